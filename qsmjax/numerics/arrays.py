@@ -1,0 +1,66 @@
+"""Array types, and the checks that every public function makes first.
+
+Volumes are (..., x, y, z) in NIfTI array order; networks see (n, x, y, z, c). Everything inside is float32 or complex64, since
+TPUs have no float64.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Complex, Float
+
+Shape = tuple[int, int, int]
+Volume = Float[Array, "*batch x y z"]
+Mask = Bool[Array, "*batch x y z"]
+Spectrum = Complex[Array, "*batch x y zhalf"]
+Kernel = Float[Array, "x y zhalf"]
+Vector = Float[Array, "3"]
+VectorLike = ArrayLike | Sequence[float]
+
+
+def as_volume(name: str, volume: ArrayLike) -> Volume:
+    """Convert to a float32 array with at least three axes.
+
+    Raises:
+      ValueError: if there are fewer axes, or the values are complex.
+    """
+    array = jnp.asarray(volume)
+    if array.ndim < 3:
+        raise ValueError(f"{name} must have the axes x, y, z (others may lead), got shape {array.shape}")
+    if jnp.iscomplexobj(array):
+        raise ValueError(f"{name} must be real, got {array.dtype}: pass its phase or its magnitude")
+    return array.astype(jnp.float32)
+
+
+def as_mask(name: str, mask: ArrayLike, shape: tuple[int, ...]) -> Mask:
+    """Convert to booleans (true where not zero) and check the last three axes against `shape`'s.
+
+    Raises:
+      ValueError: if the grids differ.
+    """
+    array = jnp.asarray(mask)
+    check_grid(name, array, shape)
+    return array != 0
+
+
+def as_vector(name: str, vector: VectorLike) -> Vector:
+    """Convert to three float32 numbers.
+
+    Raises:
+      ValueError: if there are not three.
+    """
+    array = jnp.asarray(vector, jnp.float32)
+    if array.shape != (3,):
+        raise ValueError(f"{name} must be three numbers (x, y, z), got shape {array.shape}")
+    return array
+
+
+def check_grid(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    """Check that `array` ends in the axes x, y, z of `shape`.
+
+    Raises:
+      ValueError: if it does not.
+    """
+    if array.shape[-3:] != tuple(shape[-3:]):
+        raise ValueError(f"{name}.shape must end in {tuple(shape[-3:])}, got {array.shape}: resample it to that grid")

@@ -1,0 +1,41 @@
+"""Finite differences on the periodic grid, with their adjoints and their symbols in k-space.
+
+    (grad a)_i = (a(r + e_i) - a(r)) / voxel_size_i,    div = -gradᵀ,    laplacian = div grad
+
+The components of a gradient stand on a leading axis of three. The boundary is periodic, so that each operator is diagonal in
+k-space; pad where the two faces of the volume must not meet.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from qsmjax.numerics.arrays import Kernel, Shape, VectorLike, Volume, as_vector
+from qsmjax.numerics.kspace import frequencies
+
+VectorField = Float[Array, "3 *batch x y z"]
+VOXELS = (1.0, 1.0, 1.0)
+
+
+def gradient(volume: Volume, voxel_size: VectorLike = VOXELS) -> VectorField:
+    """Take forward differences along x, y, z [per mm, or per voxel by default]."""
+    size = as_vector("voxel_size", voxel_size)
+    return jnp.stack([(jnp.roll(volume, -1, axis) - volume) / d for axis, d in zip((-3, -2, -1), size)])
+
+
+def divergence(vectors: VectorField, voxel_size: VectorLike = VOXELS) -> Volume:
+    """Take the divergence by backward differences: minus the adjoint of `gradient`."""
+    size = as_vector("voxel_size", voxel_size)
+    parts = [(v - jnp.roll(v, 1, axis)) / d for v, axis, d in zip(vectors, (-3, -2, -1), size)]
+    return parts[0] + parts[1] + parts[2]
+
+
+def laplacian(volume: Volume, voxel_size: VectorLike = VOXELS) -> Volume:
+    """Take the seven-point Laplacian, div grad."""
+    return divergence(gradient(volume, voxel_size), voxel_size)
+
+
+def laplacian_k(shape: Shape, voxel_size: VectorLike = VOXELS) -> Kernel:
+    """Return the symbol of -`laplacian` on the half spectrum: Σ_i (2 - 2 cos 2πk_i d_i) / d_i², never negative."""
+    size = as_vector("voxel_size", voxel_size)
+    parts = [(2 - 2 * jnp.cos(2 * jnp.pi * k * d)) / d**2 for k, d in zip(frequencies(shape, size), size)]
+    return parts[0] + parts[1] + parts[2]

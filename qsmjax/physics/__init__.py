@@ -1,0 +1,7 @@
+"""What MRI adds to the numerics.
+
+- `units`: gamma, ppm, Hz, rad, and the sign
+- `geometry`: voxel size and B0 direction of a grid, from an affine
+- `dipole`: chi to field, and its adjoint
+- `field_map`: `FieldMap`, the noun that walks through every stage
+"""

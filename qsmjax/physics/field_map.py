@@ -1,0 +1,73 @@
+"""The noun that walks through the house: a field with all that is known of it."""
+
+import flax.struct
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from qsmjax.numerics.arrays import Mask, Volume, as_mask, as_volume, check_grid
+from qsmjax.physics.geometry import Geometry
+
+
+@flax.struct.dataclass
+class FieldMap:
+    """A total or local field.
+
+    Attributes:
+      field: [ppm of B0], zero outside the mask.
+      mask: where the field is known.
+      geometry: voxel size and B0 direction.
+      noise: standard deviation of the field's noise [ppm], where known.
+      magnitude: the image that the field came with, of any scale, where known.
+      radians_per_ppm: phase that one ppm made at the echo (`units.radians_per_ppm`), where known; methods that are
+        nonlinear in the phase need it.
+    """
+
+    field: Volume
+    mask: Mask
+    geometry: Geometry
+    noise: Volume | None = None
+    magnitude: Volume | None = None
+    radians_per_ppm: Float[Array, ""] | None = None
+
+
+def field_map(
+    field: ArrayLike,
+    mask: ArrayLike | None,
+    geometry: Geometry,
+    *,
+    noise: ArrayLike | None = None,
+    magnitude: ArrayLike | None = None,
+    radians_per_ppm: ArrayLike | None = None,
+) -> FieldMap:
+    """Put a field together with its mask and grid, checked.
+
+    Args:
+      field: [ppm of B0]; what lies outside the mask is set to zero.
+      mask: not zero where the field is known; None for everywhere.
+      geometry: its grid.
+      noise: standard deviation [ppm], on the same grid or one number.
+      magnitude: image of any scale, on the same grid.
+      radians_per_ppm: phase that one ppm made at the echo.
+
+    Raises:
+      ValueError: if something is on another grid.
+    """
+    field = as_volume("field", field)
+    check_grid("field", field, geometry.shape)
+    mask = as_mask("mask", jnp.ones(geometry.shape, bool) if mask is None else mask, geometry.shape)
+    if noise is not None:
+        noise = as_volume("noise", jnp.broadcast_to(jnp.asarray(noise, jnp.float32), geometry.shape))
+    if magnitude is not None:
+        magnitude = as_volume("magnitude", magnitude)
+        check_grid("magnitude", magnitude, geometry.shape)
+    if radians_per_ppm is not None:
+        radians_per_ppm = jnp.asarray(radians_per_ppm, jnp.float32)
+    return FieldMap(
+        field=jnp.where(mask, field, 0),
+        mask=mask,
+        geometry=geometry,
+        noise=noise,
+        magnitude=magnitude,
+        radians_per_ppm=radians_per_ppm,
+    )
