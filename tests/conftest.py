@@ -1,4 +1,5 @@
-"""Four virtual devices for the pmap tests, and compiled functions kept between runs: compiling is most of the suite's time."""
+"""Four virtual devices for the pmap tests, and compiled functions kept between runs: compiling is most of the suite's
+time."""
 
 import os
 import pathlib

@@ -1,7 +1,7 @@
 """Array types, and the checks that every public function makes first.
 
-Volumes are (..., x, y, z) in NIfTI array order; networks see (n, x, y, z, c). Everything inside is float32 or complex64, since
-TPUs have no float64.
+Volumes are (..., x, y, z) in NIfTI array order; networks see (n, x, y, z, c). Everything inside is float32 or
+complex64, since TPUs have no float64.
 """
 
 from collections.abc import Sequence

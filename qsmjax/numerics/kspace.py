@@ -2,8 +2,8 @@
 
     convolve(a, kernel) = F⁻¹ (kernel_k · F a)
 
-The transform runs over the last three axes, with k = 0 at index 0; k in cycles/mm. Volumes are real, so only the half spectrum
-that `rfftn` returns is kept.
+The transform runs over the last three axes, with k = 0 at index 0; k in cycles/mm. Volumes are real, so only the half
+spectrum that `rfftn` returns is kept.
 """
 
 import jax.numpy as jnp

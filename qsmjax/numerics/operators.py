@@ -2,8 +2,8 @@
 
     (grad a)_i = (a(r + e_i) - a(r)) / voxel_size_i,    div = -gradᵀ,    laplacian = div grad
 
-The components of a gradient stand on a leading axis of three. The boundary is periodic, so that each operator is diagonal in
-k-space; pad where the two faces of the volume must not meet.
+The components of a gradient stand on a leading axis of three. The boundary is periodic, so that each operator is
+diagonal in k-space; pad where the two faces of the volume must not meet.
 """
 
 import jax.numpy as jnp

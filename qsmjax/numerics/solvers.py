@@ -1,7 +1,7 @@
 """Iterations as functions: callables in, the solution and what it took out.
 
-A tolerance stops a loop when the relative change of the solution, |x' - x| / |x'|, falls below it. Without one the number of
-iterations is fixed, and then reverse-mode gradients flow through the unrolled loop.
+A tolerance stops a loop when the relative change of the solution, |x' - x| / |x'|, falls below it. Without one the
+number of iterations is fixed, and then reverse-mode gradients flow through the unrolled loop.
 """
 
 from collections.abc import Callable

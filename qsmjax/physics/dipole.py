@@ -18,8 +18,8 @@ from qsmjax.physics.geometry import Geometry
 def dipole_kernel(shape: Shape, voxel_size: VectorLike, b0_dir: VectorLike) -> Kernel:
     """Sample the dipole kernel on the half spectrum that `jnp.fft.rfftn` returns.
 
-    On the Nyquist planes of an even axis k and -k share one sample, but an oblique B0 gives them different values. The mean
-    of the two is taken, so that the half spectrum and the full one describe the same real convolution.
+    On the Nyquist planes of an even axis k and -k share one sample, but an oblique B0 gives them different values.
+    The mean of the two is taken, so that the half spectrum and the full one describe the same real convolution.
 
     Args:
       shape: voxels along x, y, z.
@@ -62,12 +62,14 @@ def dipole_convolve(chi: ArrayLike, kernel: Kernel) -> Volume:
 def forward_field(chi: ArrayLike, geometry: Geometry, *, padding: float = 0.5) -> Volume:
     """Make the field of a susceptibility map in free space.
 
-    The map is centred in a larger grid of zeros, whose size is fast to transform, so that its periodic images are far off.
+    The map is centred in a larger grid of zeros, whose size is fast to transform, so that its periodic images are far
+    off.
 
     Args:
       chi: susceptibility [ppm], on the geometry's grid.
       geometry: its voxel size and B0 direction.
-      padding: zeros added along each axis, as a part of its length; 0 for the periodic field, 1 for none of the images'.
+      padding: zeros added along each axis, as a part of its length; 0 for the periodic field, 1 for none of the
+        images'.
 
     Returns:
       The field [ppm of B0], shaped like chi.

@@ -2,8 +2,8 @@
 
     b = Rᵀ (0, 0, 1),    R = the affine's 3x3 with its columns normalised
 
-World axes are the scanner's (NIfTI: x right, y anterior, z superior), B0 along world z. The voxel scaling is divided out of the
-affine, never inverted with it: at 0.8x0.8x3 mm and 30 degrees that mistake turns B0 by 35 degrees.
+World axes are the scanner's (NIfTI: x right, y anterior, z superior), B0 along world z. The voxel scaling is divided
+out of the affine, never inverted with it: at 0.8x0.8x3 mm and 30 degrees that mistake turns B0 by 35 degrees.
 """
 
 import flax.struct
@@ -75,8 +75,8 @@ def geometry_from_affine(affine: ArrayLike, shape: tuple[int, ...], *, b0_dir: V
     shear = np.abs(rotation.T @ rotation - np.eye(3)).max()
     if shear > SHEAR_LIMIT:
         raise ValueError(
-            f"affine must have right-angled voxel axes, got axes {np.degrees(np.arcsin(min(shear, 1))):.1f} degrees off: "
-            "resample the volume to a grid without shear"
+            f"affine must have right-angled voxel axes, got axes {np.degrees(np.arcsin(min(shear, 1))):.1f} degrees "
+            "off: resample the volume to a grid without shear"
         )
     return geometry(shape, size, rotation.T @ (0, 0, 1) if b0_dir is None else b0_dir)
 

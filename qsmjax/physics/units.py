@@ -2,8 +2,8 @@
 
     phase = phase₀ + 2π gamma B0 (ppm · 1e-6) TE
 
-with a plus: paramagnetic tissue (iron) is positive in the field and in chi. Fields and chi are in ppm inside; another unit
-shows in the name.
+with a plus: paramagnetic tissue (iron) is positive in the field and in chi. Fields and chi are in ppm inside; another
+unit shows in the name.
 """
 
 from typing import Literal, get_args
