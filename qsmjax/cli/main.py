@@ -1,0 +1,45 @@
+"""`qsmjax COMMAND`: the same programs as train.py and infer.py, under one name."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from qsmjax.cli.errors import guarded
+
+COMMANDS = {
+    "infer": "a field map to a susceptibility map",
+    "train": "train a network on simulated heads or on your own maps",
+    "simulate": "make scans with their truth from label maps",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names.
+
+    Returns:
+      Its exit status.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="qsmjax", description="Quantitative susceptibility mapping in JAX.")
+    parser.add_argument(
+        "command", choices=COMMANDS, help="; ".join(f"{name}: {what}" for name, what in COMMANDS.items())
+    )
+    name = parser.parse_args(arguments[:1]).command
+    return run_command(name, arguments[1:], prog=f"qsmjax {name}")
+
+
+def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Run one command on its own arguments, by default the process'.
+
+    Returns:
+      Its exit status.
+    """
+    # imported by name, so that one command does not pay for the libraries of another
+    command = importlib.import_module(f"qsmjax.cli.{name}")
+    parser = argparse.ArgumentParser(
+        prog=prog or f"{name}.py", description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.add_arguments(parser)
+    args = parser.parse_args(argv)
+    return guarded(lambda: command.run(args))

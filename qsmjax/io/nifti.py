@@ -1,0 +1,135 @@
+"""NIfTI volumes: array order, affine and header geometry go out as they came in.
+
+Data are float32 after the header's scaling. The header travels with the volume, so that what is saved "like" another
+keeps its sform, qform, codes, units and byte order to the last bit.
+"""
+
+import dataclasses
+import hashlib
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from qsmjax.io.aside import write_aside
+
+GZIP_LIMIT = 1100
+"""The most that deflate can shrink anything (1032:1, and a little): a header that claims more lies about its size."""
+
+UNREADABLE = (ImageFileError, HeaderDataError, EOFError, OSError, zlib.error, OverflowError, np.linalg.LinAlgError)
+"""What nibabel and its decompressors raise on files that are cut short, garbled or not NIfTI."""
+
+SUFFIXES = (".nii", ".nii.gz")
+
+
+@dataclasses.dataclass(frozen=True)
+class NiftiVolume:
+    """A volume as it stood in its file.
+
+    Attributes:
+      data: float32, at least (x, y, z).
+      affine: 4x4, voxel index to world [mm].
+      header: nibabel's, unchanged.
+      path: where it was read.
+      oriented: whether the header said where the volume lies (sform or qform code above zero).
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    header: nib.Nifti1Header
+    path: Path
+    oriented: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each axis."""
+        return self.data.shape
+
+
+def load_volume(path: str | Path) -> NiftiVolume:
+    """Read a NIfTI file whole.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+      ValueError: if it is not NIfTI, is cut short, lies about its size, or holds complex or colour voxels.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} must exist, got no such file")
+    if path.is_dir() or not path.name.endswith(SUFFIXES):
+        got = "a folder" if path.is_dir() else "a file of another kind: convert it, for DICOM with dcm2niix"
+        raise ValueError(f"{path} must be a NIfTI file (.nii or .nii.gz), got {got}")
+    try:
+        image = nib.load(path)
+        if not isinstance(image, nib.Nifti1Image):
+            raise ValueError(f"{path} must be NIfTI-1 or NIfTI-2, got {type(image).__name__}: convert it")
+        _check_layout(path, image)
+        data = np.asarray(image.dataobj, np.float32)
+        affine = np.asarray(image.affine, np.float64)
+    except PermissionError:
+        raise
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} must be a whole NIfTI file, got one that cannot be read ({reason[:200]})") from error
+    header = image.header
+    oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+    return NiftiVolume(data=data, affine=affine, header=header, path=path, oriented=oriented)
+
+
+def save_volume(path: str | Path, data: np.ndarray, like: NiftiVolume) -> None:
+    """Write float32 voxels with the geometry of `like`: affine, codes, units and byte order are its own.
+
+    Raises:
+      ValueError: if the first three axes differ from those of `like`, or the name does not end in .nii or .nii.gz.
+      OSError: if the folder cannot be written to.
+    """
+    path = Path(path)
+    if not path.name.endswith(SUFFIXES):
+        raise ValueError(f"{path} must end in .nii or .nii.gz")
+    data = np.asarray(data, np.float32)
+    if data.shape[:3] != like.data.shape[:3]:
+        raise ValueError(f"data.shape must begin with {like.data.shape[:3]} as in {like.path}, got {data.shape}")
+    header = like.header.copy()
+    header.set_data_dtype(np.float32)
+    header.set_data_shape(data.shape)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    # no affine: the header's own sform and qform go out untouched
+    image = kind(data, None, header)
+    with write_aside(path) as temporary:
+        nib.save(image, temporary)
+
+
+def new_volume(data: np.ndarray, affine: np.ndarray, path: str | Path = "") -> NiftiVolume:
+    """Make a volume that was in no file, in scanner coordinates."""
+    header = nib.Nifti1Header()
+    header.set_data_shape(np.shape(data))
+    header.set_sform(affine, code=1)
+    header.set_qform(affine, code=1, strip_shears=True)
+    header.set_xyzt_units("mm", "sec")
+    return NiftiVolume(np.asarray(data, np.float32), np.asarray(affine, np.float64), header, Path(path), True)
+
+
+def file_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_layout(path: Path, image: nib.Nifti1Image) -> None:
+    shape, dtype = image.shape, image.get_data_dtype()
+    if len(shape) < 3 or min(shape) < 1:
+        raise ValueError(f"{path} must hold a volume of three axes, got shape {tuple(int(n) for n in shape)}")
+    if dtype.kind not in "iuf":
+        what = "complex voxels: save real and imaginary parts, or magnitude and phase, as files of their own"
+        raise ValueError(f"{path} must hold real numbers, got {what if dtype.kind == 'c' else f'{dtype} voxels'}")
+    claimed = dtype.itemsize * int(np.prod([int(n) for n in shape], dtype=object))
+    size = path.stat().st_size
+    if claimed > size * (GZIP_LIMIT if path.name.endswith(".gz") else 1):
+        raise ValueError(
+            f"{path} must be a whole NIfTI file, got {size} bytes where its header claims {claimed}: copy it again"
+        )
