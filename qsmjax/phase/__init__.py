@@ -1,0 +1,9 @@
+"""From echoes to the total field.
+
+- `scaling`: stored phase to radians by rule; real and imaginary parts to echoes
+- `unwrap`: exact (path-following, made consistent over echoes) and Laplacian (differentiable)
+- `echoes`: total field and its noise from one echo or many
+- `signal_model`: the weighted fit of one voxel's echoes beneath it, differentiable
+- `offsets`: the coils' phase offsets and the bipolar readout's phase, estimated and removed
+- `mask`: from magnitude and from the phase's quality
+"""

@@ -1,0 +1,166 @@
+"""Stored phase to radians, by rule and never by stretching the observed range.
+
+What a scanner stores is known from the header's scale factor and the manufacturer. The values are only held against the
+rule: those that fit none, or more than one, are refused, since a wrong factor makes a plausible and wrong map. Phase of
+scanners that count it the other way round (GE) is negated, so that paramagnetic tissue is positive.
+"""
+
+import math
+from typing import Literal, NamedTuple, get_args
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Complex, Float
+
+PhaseUnits = Literal["auto", "rad", "stored-rad", "mrad", "siemens", "raw12"]
+RADIAN_LIMIT = 1.01 * math.pi
+LEAST_RADIANS = 0.1
+"""Phase in radians that reaches no further is taken for scaled twice: a whole head at any echo time spans more."""
+TWELVE_BITS = 4096
+CURE = "say what they are with --phase-units (rad, stored-rad, mrad, siemens or raw12)"
+
+
+class ScaledPhase(NamedTuple):
+    """Phase [rad], and the rule that made it, in words for the sidecar."""
+
+    phase: Float[Array, "*shape"]
+    rule: str
+
+
+def phase_to_radians(
+    values: ArrayLike,
+    *,
+    units: PhaseUnits | str = "auto",
+    scl_slope: float | None = None,
+    scl_inter: float | None = None,
+    stored_as_float: bool = False,
+    manufacturer: str | None = None,
+    inverted: bool | None = None,
+) -> ScaledPhase:
+    """Bring phase as a header scales it to radians.
+
+    - rad: floating point within ±π·1.01
+    - siemens: -4096..4094, v π/4096 (by the header's slope of 2, its manufacturer, or beyond what mrad can reach)
+    - raw12: 0..4095, v 2π/4096 - π (without the header's factor)
+    - mrad: within ±3142, v/1000 (GE and Philips)
+    - stored-rad: radians before the header's factor, which is wrong (never chosen by itself)
+
+    Args:
+      values: phase after the header's slope and intercept, of any shape.
+      units: the rule, where it is known; "auto" to find it.
+      scl_slope: the header's factor, already applied to `values`; None, NaN or 0 for none.
+      scl_inter: the header's intercept.
+      stored_as_float: whether the file holds floating point; a factor on top of that is suspicious.
+      manufacturer: as the sidecar spells it, where known.
+      inverted: whether the scanner counts phase negatively; None to go by the manufacturer (GE does).
+
+    Returns:
+      The phase [rad] and the rule.
+
+    Raises:
+      ValueError: if no rule fits, or more than one; the header's factor and `--phase-units` are named.
+    """
+    if units not in get_args(PhaseUnits):
+        raise ValueError(f"units must be one of {', '.join(get_args(PhaseUnits))}, got {units!r}")
+    values = np.asarray(values, np.float64)
+    if values.size == 0 or not np.isfinite(values).all():
+        raise ValueError("phase must be finite, got NaN, infinity or nothing at all: mend the file")
+    slope = 1.0 if scl_slope is None or not math.isfinite(scl_slope) or scl_slope == 0 else float(scl_slope)
+    inter = 0.0 if scl_inter is None or not math.isfinite(scl_inter) else float(scl_inter)
+    maker = (manufacturer or "").strip().lower()
+    rule = _find_rule(values, slope, inter, stored_as_float=stored_as_float, maker=maker) if units == "auto" else units
+    phase, words = _apply(rule, values, slope, inter)
+    if maker.startswith("ge") if inverted is None else inverted:
+        phase, words = -phase, f"{words}, negated (phase counted the other way round)"
+    return ScaledPhase(jnp.asarray(phase, jnp.float32), words + ("" if units == "auto" else ", as told"))
+
+
+def complex_from_parts(
+    real: ArrayLike,
+    imaginary: ArrayLike,
+    *,
+    manufacturer: str | None = None,
+    inverted: bool | None = None,
+    alternating_slices: bool = False,
+) -> Complex[Array, "*shape"]:
+    """Put real and imaginary parts together, with the sign that everything else follows.
+
+    Args:
+      real: real part, of any scale.
+      imaginary: imaginary part, of the same scale and shape.
+      manufacturer: as the sidecar spells it, where known.
+      inverted: whether the scanner counts phase negatively; None to go by the manufacturer (GE does).
+      alternating_slices: whether every other slice along the last axis is negated, as 3-D scans of GE may be.
+
+    Raises:
+      ValueError: if the shapes differ.
+    """
+    real, imaginary = jnp.asarray(real, jnp.float32), jnp.asarray(imaginary, jnp.float32)
+    if real.shape != imaginary.shape:
+        raise ValueError(f"imaginary.shape must equal real.shape, got {imaginary.shape} and {real.shape}")
+    maker = (manufacturer or "").strip().lower()
+    signal = real + 1j * imaginary
+    if maker.startswith("ge") if inverted is None else inverted:
+        signal = jnp.conj(signal)
+    if alternating_slices:
+        signal = signal * (1.0 - 2.0 * (jnp.arange(signal.shape[-1]) % 2))
+    return signal
+
+
+def _find_rule(values: np.ndarray, slope: float, inter: float, *, stored_as_float: bool, maker: str) -> str:
+    low, high = float(values.min()), float(values.max())
+    reach = max(-low, high)
+    header = f"the header's scale factor is {slope:.6g} (intercept {inter:.6g})"
+    found = f"got {low:.6g} to {high:.6g} where {header}"
+    whole = bool(np.all(values == np.round(values)))
+    if reach <= RADIAN_LIMIT and not (whole and reach > 0):
+        if stored_as_float and slope != 1:
+            raise ValueError(
+                f"phase stored in floating point must have no scale factor, but {header}, which leaves {low:.4g} to "
+                f"{high:.4g}: {CURE}; stored-rad ignores the factor"
+            )
+        if reach < LEAST_RADIANS:
+            raise ValueError(f"phase in radians must reach beyond ±{LEAST_RADIANS}, {found}: {CURE}")
+        return "rad"
+    fits = _fitting(low, high, slope, inter, whole=whole, maker=maker)
+    if len(fits) != 1:
+        could = f"which could be {' or '.join(fits)}" if fits else "which fits no scanner's rule"
+        raise ValueError(f"phase must be in a scanner's known units, {found}, {could}: {CURE}")
+    return fits[0]
+
+
+def _fitting(low: float, high: float, slope: float, inter: float, *, whole: bool, maker: str) -> list[str]:
+    """List the rules that values beyond radians may follow: the header's signature first, then the manufacturer."""
+    millis = 1000 * RADIAN_LIMIT
+    if slope == 2 and inter == -TWELVE_BITS and low >= -TWELVE_BITS and high <= TWELVE_BITS:
+        return ["siemens"]
+    # Philips' factor is not a whole number, so only its values need not be
+    if low >= -millis and high <= millis and (maker.startswith("philips") or _close(slope, 2 * math.pi / 4.095)):
+        return ["mrad"]
+    if not whole:
+        return []
+    fits = []
+    if low >= 0 and high < TWELVE_BITS and high > RADIAN_LIMIT and not maker.startswith("ge"):
+        fits.append("raw12")
+    if low < 0 and low >= -TWELVE_BITS and high <= TWELVE_BITS and not maker.startswith("ge"):
+        fits.append("siemens")
+    if low < 0 and low >= -millis and high <= millis and not maker.startswith("siemens"):
+        fits.append("mrad")
+    return fits
+
+
+def _close(a: float, b: float) -> bool:
+    return abs(a - b) < 1e-3 * abs(b)
+
+
+def _apply(rule: str, values: np.ndarray, slope: float, inter: float) -> tuple[np.ndarray, str]:
+    if rule == "rad":
+        return values, "radians"
+    if rule == "stored-rad":
+        return (values - inter) / slope, f"radians before the header's scale factor {slope:.6g}"
+    if rule == "mrad":
+        return values / 1000, "milliradians, v/1000"
+    if rule == "siemens":
+        return values * (math.pi / TWELVE_BITS), "Siemens -4096..4094, v pi/4096"
+    return values * (2 * math.pi / TWELVE_BITS) - math.pi, "raw 0..4095, v 2 pi/4096 - pi"
