@@ -16,7 +16,7 @@ Mask = Bool[Array, "*batch x y z"]
 Spectrum = Complex[Array, "*batch x y zhalf"]
 Kernel = Float[Array, "x y zhalf"]
 Vector = Float[Array, "3"]
-VectorLike = ArrayLike | Sequence[float]
+VectorLike = ArrayLike | Sequence[ArrayLike]
 
 
 def as_volume(name: str, volume: ArrayLike) -> Volume:

@@ -11,7 +11,7 @@ import scipy.fft
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from qsmjax.numerics.arrays import Kernel, Shape, Spectrum, VectorLike, Volume, as_vector
+from qsmjax.numerics.arrays import Shape, Spectrum, VectorLike, Volume, as_vector
 
 AXES = (-3, -2, -1)
 
@@ -21,14 +21,15 @@ def frequencies(
 ) -> tuple[Float[Array, "x 1 1"], Float[Array, "1 y 1"], Float[Array, "1 1 zhalf"]]:
     """Return the frequencies of the half spectrum along each axis [cycles/mm], ready to broadcast.
 
+    Nyquist is negative on every axis, as `fftfreq` has it, so that half spectrum and full one sample the same points.
+
     Args:
       shape: voxels along x, y, z.
       voxel_size: edges of a voxel [mm]; may be traced.
     """
     size = as_vector("voxel_size", voxel_size)
-    kx, ky = (jnp.fft.fftfreq(n).astype(jnp.float32) / d for n, d in zip(shape[:2], size[:2]))
-    kz = jnp.fft.rfftfreq(shape[2]).astype(jnp.float32) / size[2]
-    return kx[:, None, None], ky[None, :, None], kz[None, None, :]
+    kx, ky, kz = (jnp.fft.fftfreq(n).astype(jnp.float32) / d for n, d in zip(shape, size))
+    return kx[:, None, None], ky[None, :, None], kz[None, None, : shape[2] // 2 + 1]
 
 
 def rfft3(volume: Volume) -> Spectrum:
@@ -41,7 +42,7 @@ def irfft3(spectrum: Spectrum, shape: tuple[int, ...]) -> Volume:
     return jnp.fft.irfftn(spectrum, tuple(shape[-3:]), axes=AXES)
 
 
-def multiply_k(volume: Volume, kernel_k: Kernel | Spectrum) -> Volume:
+def multiply_k(volume: Volume, kernel_k: Array) -> Volume:
     """Convolve by a product in k-space, periodically.
 
     Raises:

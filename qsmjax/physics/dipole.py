@@ -8,7 +8,6 @@ Volumes are (..., x, y, z) in NIfTI array order, chi and field in ppm of B0. b i
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from qsmjax.numerics.arrays import Kernel, Shape, Vector, VectorLike, Volume, as_vector, as_volume, check_grid
 from qsmjax.numerics.kspace import crop_to, fast_shape, frequencies, multiply_k, pad_to
@@ -41,7 +40,7 @@ def dipole_kernel(shape: Shape, voxel_size: VectorLike, b0_dir: VectorLike) -> K
     return (_dipole(k, direction) + _dipole(mirrored, direction)) / 2
 
 
-def dipole_convolve(chi: ArrayLike, kernel: Kernel) -> Volume:
+def dipole_convolve(chi: ArrayLike, kernel: ArrayLike) -> Volume:
     """Convolve chi with the dipole; the operator is its own adjoint.
 
     The convolution is periodic: pad chi where what leaves one side must not come back on the other.
@@ -56,7 +55,7 @@ def dipole_convolve(chi: ArrayLike, kernel: Kernel) -> Volume:
     Raises:
       ValueError: if the kernel was made for another shape.
     """
-    return multiply_k(as_volume("chi", chi), kernel)
+    return multiply_k(as_volume("chi", chi), jnp.asarray(kernel))
 
 
 def forward_field(chi: ArrayLike, geometry: Geometry, *, padding: float = 0.5) -> Volume:
@@ -87,7 +86,7 @@ def forward_field(chi: ArrayLike, geometry: Geometry, *, padding: float = 0.5) -
     return crop_to(dipole_convolve(pad_to(chi, shape), kernel), geometry.shape)
 
 
-def _dipole(k, b0_dir: Vector) -> Float[Array, "x y zhalf"]:
+def _dipole(k, b0_dir: Vector) -> Kernel:
     along = k[0] * b0_dir[0] + k[1] * b0_dir[1] + k[2] * b0_dir[2]
     squared = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
     # a safe denominator inside as well: `where` alone still sends NaN through the gradient

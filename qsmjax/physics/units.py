@@ -6,8 +6,6 @@ with a plus: paramagnetic tissue (iron) is positive in the field and in chi. Fie
 unit shows in the name.
 """
 
-from typing import Literal, get_args
-
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -15,7 +13,7 @@ from jaxtyping import Array, Float
 GAMMA = 42.577478518e6
 """Gyromagnetic ratio of the proton over 2π [Hz/T]. CODATA 2018."""
 
-Units = Literal["ppm", "hz", "rad"]
+UNITS = ("ppm", "hz", "rad")
 
 
 def hz_per_ppm(b0: ArrayLike) -> Float[Array, "*shape"]:
@@ -29,7 +27,7 @@ def radians_per_ppm(b0: ArrayLike, te: ArrayLike) -> Float[Array, "*shape"]:
 
 
 def to_ppm(
-    field: ArrayLike, units: Units, *, b0: ArrayLike | None = None, te: ArrayLike | None = None
+    field: ArrayLike, units: str, *, b0: ArrayLike | None = None, te: ArrayLike | None = None
 ) -> Float[Array, "*shape"]:
     """Bring a field of known units to ppm of B0.
 
@@ -46,15 +44,15 @@ def to_ppm(
 
 
 def from_ppm(
-    field: ArrayLike, units: Units, *, b0: ArrayLike | None = None, te: ArrayLike | None = None
+    field: ArrayLike, units: str, *, b0: ArrayLike | None = None, te: ArrayLike | None = None
 ) -> Float[Array, "*shape"]:
     """Bring a field in ppm to other units: the inverse of `to_ppm`, with the same arguments and errors."""
     return jnp.asarray(field, jnp.float32) * _scale(units, b0, te)
 
 
 def _scale(units: str, b0: ArrayLike | None, te: ArrayLike | None) -> ArrayLike:
-    if units not in get_args(Units):
-        raise ValueError(f"units must be one of {', '.join(get_args(Units))}, got {units!r}")
+    if units not in UNITS:
+        raise ValueError(f"units must be one of {', '.join(UNITS)}, got {units!r}")
     if units == "ppm":
         return 1.0
     if b0 is None:
