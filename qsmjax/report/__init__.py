@@ -1,0 +1,5 @@
+"""Pictures: the only room that imports matplotlib.
+
+- `figures`: `three_plane` views of volumes, and the `learning_curve` of a training run
+- `orientation`: volumes turned so that they are shown right, front and top up, whatever their affine
+"""
