@@ -69,18 +69,22 @@ def inside_fraction(distance, radius):
 
 @pytest.mark.parametrize("b0_dir", B0_DIRS)
 def test_sphere_makes_the_analytic_field(b0_dir):
-    """Outside a sphere of radius a: field = chi/3 (a/r)³ (3 cos² θ - 1)."""
+    """Outside a sphere of radius a: field = chi/3 (a/r)³ (3 cos² θ - 1).
+
+    The edge is smooth, which leaves the outer field as it is: a hard one reaches Nyquist, where the kernel of an oblique B0
+    jumps from face to face and rings by some per cent.
+    """
     n, radius = 64, 6.0
     points = coordinates(n, (1, 1, 1))
     b = np.asarray(b0_dir) / np.linalg.norm(b0_dir)
     r = np.sqrt(sum(p**2 for p in points))
-    chi = inside_fraction(r, radius)
+    chi = 1 / (1 + np.exp((r - radius) / 0.6))
     field = dipole_field(chi, geometry(chi.shape, (1, 1, 1), b0_dir), padding=1)
-    outside = (r > 1.5 * radius) & (r < 3 * radius)
+    outside = (r > 1.7 * radius) & (r < 3 * radius)
     cosine = sum(p * c for p, c in zip(points, b))[outside] / r[outside]
     moment = chi.sum() / (4 / 3 * np.pi)
     analytic = moment / 3 / r[outside] ** 3 * (3 * cosine**2 - 1)
-    assert np.linalg.norm(field[outside] - analytic) / np.linalg.norm(analytic) < 0.02
+    assert np.linalg.norm(field[outside] - analytic) / np.linalg.norm(analytic) < 0.01
 
 
 @pytest.mark.parametrize("b0_dir", [(0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.6, 0.0, 0.8)])
