@@ -29,6 +29,16 @@ def divergence(vectors: VectorField, voxel_size: VectorLike = VOXELS) -> Volume:
     return parts[0] + parts[1] + parts[2]
 
 
+def difference(volume: Volume, axis: int) -> Volume:
+    """Take the forward difference along x, y or z (axis 0, 1, 2) [per voxel], one component of the gradient."""
+    return jnp.roll(volume, -1, axis - 3) - volume
+
+
+def difference_adjoint(volume: Volume, axis: int) -> Volume:
+    """Take minus the backward difference along x, y or z (axis 0, 1, 2): the adjoint of `difference`."""
+    return jnp.roll(volume, 1, axis - 3) - volume
+
+
 def laplacian(volume: Volume, voxel_size: VectorLike = VOXELS) -> Volume:
     """Take the seven-point Laplacian, div grad."""
     return divergence(gradient(volume, voxel_size), voxel_size)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 State = Any
@@ -28,7 +29,7 @@ def iterate(
     start: State,
     *,
     max_iterations: int,
-    tolerance: float | None = None,
+    tolerance: ArrayLike | None = None,
     solution: Callable[[State], Array] = lambda state: jax.tree.leaves(state)[0],
     report: Report | None = None,
 ) -> Solved:
@@ -85,7 +86,7 @@ def cg(
     start: Array | None = None,
     preconditioner: Callable[[Array], Array] = lambda residual: residual,
     max_iterations: int = 100,
-    tolerance: float = 1e-4,
+    tolerance: ArrayLike = 1e-4,
     report: Report | None = None,
 ) -> Solved:
     """Solve operator(x) = rhs for a symmetric, positive semidefinite operator by preconditioned conjugate gradients.

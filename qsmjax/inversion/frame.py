@@ -1,0 +1,146 @@
+"""The frame in which a field is inverted: the head's own box, padded, whatever grid the head came in.
+
+    chi = restore(block(crop and pad(field)))
+
+A field outside its mask is unknown and chi there is zero, so the voxels around the head carry nothing. The frame cuts
+them off and pads the box with a margin, which keeps the periodic images of the dipole off, to a size that is fast to
+transform. A map then depends neither on where the head lies in its grid nor on how the grid was padded.
+
+The box is read off the values of the mask. Where the mask is traced (inside jit or vmap) they can't be looked at, and
+the whole grid, padded alike, is the frame. Here, at the edge to concrete values, the block is compiled.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from qsmjax.inversion.solution import Solution
+from qsmjax.numerics.arrays import Shape
+from qsmjax.numerics.kspace import crop_to, fast_shape, pad_to
+from qsmjax.physics.field_map import FieldMap
+
+MARGIN = 0.25
+"""Zeros added along each axis, as a part of the box (measured in docs/inversions.md)."""
+
+Block = Callable[..., Solution]
+Box = tuple[slice, slice, slice]
+
+
+def in_frame(block: Block, field_map: FieldMap, *, uses: tuple[str, ...] = (), **options: Any) -> Solution:
+    """Run a building block on a field in its frame and put the result back on the field's grid.
+
+    Args:
+      block: (field, mask, geometry, *, options) -> Solution, on arrays.
+      field_map: the field, on any grid.
+      uses: names of the other attributes of the field map that the block takes.
+      options: the block's; numbers that are floats are traced, counts and choices are static.
+
+    Returns:
+      The block's solution on the grid of the field.
+
+    Raises:
+      ValueError: if an option is out of range, or the mask is empty.
+      FloatingPointError: if the solution is not finite.
+    """
+    for name, value in options.items():
+        check_option(name, value)
+    box = bounding_box(field_map.mask)
+    shape = frame_shape(box, whole=_is_full(field_map.mask))
+    known = {name: getattr(field_map, name) for name in uses}
+    parts = {"field": field_map.field, "mask": field_map.mask, **known}
+    framed = {name: enter(part, box, shape) for name, part in parts.items()}
+    field, mask = framed.pop("field"), framed.pop("mask")
+    static = {name: value for name, value in options.items() if _is_static(value)}
+    traced = {name: value for name, value in options.items() if not _is_static(value)}
+    geometry = dataclasses.replace(field_map.geometry, shape=shape)
+    solution = _compiled(block, tuple(sorted(static.items())))(field, mask, geometry, **framed, **traced)
+    check_finite(block, solution)
+    restored = leave(solution.chi, box, field_map.geometry.shape)
+    std = None if solution.std is None else leave(solution.std, box, field_map.geometry.shape)
+    return dataclasses.replace(solution, chi=restored, std=std)
+
+
+def bounding_box(mask: Array) -> Box:
+    """Return the smallest box around the mask (of any volume of a batch), or the whole grid if the mask is traced.
+
+    Raises:
+      ValueError: if the mask is empty.
+    """
+    if isinstance(mask, jax.core.Tracer):
+        x, y, z = (slice(0, n) for n in mask.shape[-3:])
+        return x, y, z
+    inside = np.asarray(mask).reshape(-1, *mask.shape[-3:]).any(axis=0)
+    if not inside.any():
+        raise ValueError(f"mask must have at least one voxel, got none in {mask.shape}: check its threshold and grid")
+    edges = [np.flatnonzero(np.any(inside, axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    x, y, z = (slice(int(at[0]), int(at[-1]) + 1) for at in edges)
+    return x, y, z
+
+
+def frame_shape(box: Box, *, whole: bool = False) -> Shape:
+    """Return the fast shape that holds a box and its margin; a field known everywhere gets no margin of zeros."""
+    x, y, z = (part.stop - part.start for part in box)
+    if whole:
+        return x, y, z
+    a, b, c = (round(n * MARGIN) for n in (x, y, z))
+    return fast_shape((x, y, z), (a, b, c))
+
+
+def enter(part: Array | None, box: Box, shape: Shape) -> Array | None:
+    """Bring a volume to the frame; what is not a volume (a number, nothing) stays as it is."""
+    return part if part is None or jnp.ndim(part) < 3 else pad_to(part[(..., *box)], shape)
+
+
+def leave(volume: Array, box: Box, shape: Shape) -> Array:
+    """Put a volume back on the grid of the field, zero outside the box: the inverse of `enter`."""
+    x, y, z = (part.stop - part.start for part in box)
+    inside = crop_to(volume, (x, y, z))
+    widths = [(part.start, n - part.stop) for part, n in zip(box, shape)]
+    return jnp.pad(inside, [(0, 0)] * (inside.ndim - 3) + widths)
+
+
+def check_option(name: str, value: Any) -> None:
+    """Check that a number among the options is positive and finite (traced ones can't be looked at).
+
+    Raises:
+      ValueError: if it is not.
+    """
+    if value is None or isinstance(value, jax.core.Tracer | bool | str) or callable(value):
+        return
+    if not np.all(np.isfinite(value)) or np.min(np.asarray(value)) <= 0:
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def check_finite(block: Block, solution: Solution) -> None:
+    """Check that a solution came out finite, where values are concrete.
+
+    Raises:
+      FloatingPointError: if it did not, naming the iteration at which the solver broke.
+    """
+    if isinstance(solution.chi, jax.core.Tracer) or isinstance(solution.residual, jax.core.Tracer):
+        return
+    if not bool(jnp.isfinite(solution.residual)) or not bool(jnp.isfinite(jnp.sum(solution.chi))):
+        name = block.__name__.removeprefix("solve_")
+        raise FloatingPointError(
+            f"{name} must stay finite, got NaN or infinity at iteration {int(solution.iterations)}: check the field "
+            "and the noise map for NaN inside the mask, then the weight"
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(block: Block, static: tuple[tuple[str, Any], ...]) -> Block:
+    return jax.jit(functools.partial(block, **dict(static)))
+
+
+def _is_static(value: Any) -> bool:
+    return isinstance(value, bool | int | str) or callable(value)
+
+
+def _is_full(mask: Array) -> bool:
+    return not isinstance(mask, jax.core.Tracer) and bool(np.asarray(mask).all())
