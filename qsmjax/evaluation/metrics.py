@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from qsmjax.evaluation.calcification import calcification_error
 from qsmjax.evaluation.moments import Scalar, centre, count, mean, slope, total
 from qsmjax.evaluation.roi import linearity
-from qsmjax.evaluation.windows import box_sum, gaussian, laplacian_of_gaussian
+from qsmjax.evaluation.windows import box_mean, gaussian, laplacian_of_gaussian
 from qsmjax.numerics.arrays import Mask, Volume, as_mask, as_volume, check_grid
 
 FILTER_SIGMA = 1.5
@@ -147,8 +147,7 @@ def xsim(chi: ArrayLike, truth: ArrayLike, mask: ArrayLike) -> Scalar:
       Milovic et al., Magn. Reson. Med. 93:411 (2025), doi:10.1002/mrm.30271.
     """
     chi, truth, mask = _masked(chi, truth, mask)
-    inside = box_sum(jnp.ones(chi.shape[-3:]), 5)
-    return mean(_similarity(chi, truth, lambda volume: box_sum(volume, 5) / inside, 0.01**2, 0.001**2), mask)
+    return mean(_similarity(chi, truth, lambda volume: box_mean(volume, 5), 0.01**2, 0.001**2), mask)
 
 
 def correlation(chi: ArrayLike, truth: ArrayLike, mask: ArrayLike) -> Scalar:
@@ -199,7 +198,7 @@ def scores(
         return result
     check_grid("labels", jnp.asarray(labels), chi.shape)
     labels, numbers = jnp.asarray(labels), numbers or Labels()
-    veins = box_sum((mask & (labels == numbers.blood)).astype(jnp.float32), 3) > 0
+    veins = box_mean((mask & (labels == numbers.blood)).astype(jnp.float32), 3) > 0
     regions = {
         "nrmse_tissue": mask & jnp.isin(labels, jnp.asarray(numbers.tissue)),
         "nrmse_blood": veins,

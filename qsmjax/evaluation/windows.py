@@ -14,13 +14,14 @@ import numpy as np
 from qsmjax.numerics.arrays import Volume
 
 AXES = (-3, -2, -1)
-Edge = Literal["constant", "symmetric"]
+Edge = Literal["constant", "symmetric", "absent"]
+"""Beyond a face: zeros, the volume mirrored, or nothing, the other weights growing to make up for it."""
 
 
-def box_sum(volume: Volume, size: int) -> Volume:
-    """Sum over a cube of `size` voxels (odd) around every voxel; beyond the volume there is nothing."""
+def box_mean(volume: Volume, size: int) -> Volume:
+    """Average over a cube of `size` voxels (odd) around every voxel, or what of it lies in the volume."""
     for axis in AXES:
-        volume = correlate(volume, [1.0] * size, axis, "constant")
+        volume = correlate(volume, [1.0] * size, axis, "absent")
     return volume
 
 
@@ -51,7 +52,10 @@ def gaussian_weights(sigma: float, radius: int) -> np.ndarray:
 def correlate(volume: Volume, weights: Sequence[float] | np.ndarray, axis: int, edge: Edge) -> Volume:
     """Correlate along one axis with an odd number of weights."""
     length, radius = volume.shape[axis], len(weights) // 2
-    shifted = np.pad(np.eye(length), ((radius, radius), (0, 0)), mode=edge)
+    padding = ((radius, radius), (0, 0))
+    shifted = np.pad(np.eye(length), padding, mode="symmetric" if edge == "symmetric" else "constant")
     band = sum(weight * shifted[i : i + length] for i, weight in enumerate(weights))
+    if edge == "absent":
+        band = band / band.sum(1, keepdims=True)
     product = jnp.matmul(jnp.moveaxis(volume, axis, -1), jnp.asarray(band.T, jnp.float32), precision="highest")
     return jnp.moveaxis(product, -1, axis)
