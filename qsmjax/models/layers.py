@@ -1,0 +1,58 @@
+"""Layers with weights, on (n, x, y, z, c): parameters in float32, arithmetic in the layer's dtype."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from qsmjax.models.convolution import convolve3d, upsample3d
+
+Maps = Float[Array, "n x y z c"]
+Out = Float[Array, "n x2 y2 z2 d"]
+# fan-in scaling for rectified units: He et al. (2015), doi:10.1109/ICCV.2015.123
+INITIAL = nn.initializers.he_normal()
+
+
+class Conv3d(nn.Module):
+    """Convolution that keeps the shape, plus a bias.
+
+    Attributes:
+      features: channels out.
+      size: edge of the kernel, odd.
+      dtype: of the arithmetic.
+    """
+
+    features: int
+    size: int = 3
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: Maps) -> Out:
+        """Convolve."""
+        shape = (self.size,) * 3
+        kernel = self.param("kernel", INITIAL, (*shape, maps.shape[-1], self.features)).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        maps = maps.astype(self.dtype)
+        # one voxel alone is a product over channels
+        return (maps @ kernel[0, 0, 0] if self.size == 1 else convolve3d(maps, kernel)) + bias
+
+
+class Upsample3d(nn.Module):
+    """Transposed convolution, 2x2x2 at stride 2, plus a bias.
+
+    Attributes:
+      features: channels out.
+      dtype: of the arithmetic.
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: Maps) -> Out:
+        """Double the resolution."""
+        # each output voxel sees one input voxel only: the fan-in is the channels'
+        initial = nn.initializers.variance_scaling(1 / 4, "fan_in", "normal")
+        kernel = self.param("kernel", initial, (2, 2, 2, maps.shape[-1], self.features)).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return upsample3d(maps.astype(self.dtype), kernel) + bias
