@@ -6,6 +6,7 @@ keeps its sform, qform, codes, units and byte order to the last bit.
 
 import dataclasses
 import hashlib
+import logging
 import zlib
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from qsmjax.io.aside import write_aside
 
 GZIP_LIMIT = 1100
 """The most that deflate can shrink anything (1032:1, and a little): a header that claims more lies about its size."""
+
+# what nibabel mends in a header it also logs; what matters of it is refused here
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 UNREADABLE = (ImageFileError, HeaderDataError, EOFError, OSError, zlib.error, OverflowError, np.linalg.LinAlgError)
 """What nibabel and its decompressors raise on files that are cut short, garbled or not NIfTI."""
@@ -67,6 +71,7 @@ def load_volume(path: str | Path) -> NiftiVolume:
         if not isinstance(image, nib.Nifti1Image):
             raise ValueError(f"{path} must be NIfTI-1 or NIfTI-2, got {type(image).__name__}: convert it")
         _check_layout(path, image)
+        _check_voxel_size(path, type(image.header))
         data = np.asarray(image.dataobj, np.float32)
         affine = np.asarray(image.affine, np.float64)
     except PermissionError:
@@ -133,3 +138,11 @@ def _check_layout(path: Path, image: nib.Nifti1Image) -> None:
         raise ValueError(
             f"{path} must be a whole NIfTI file, got {size} bytes where its header claims {claimed}: copy it again"
         )
+
+
+def _check_voxel_size(path: Path, kind: type[nib.Nifti1Header]) -> None:
+    # as it stands in the file: nibabel mends zero and negative sizes with no more than a log line
+    with nib.openers.ImageOpener(str(path)) as file:
+        size = kind.from_fileobj(file, check=False)["pixdim"][1:4]
+    if not (np.isfinite(size).all() and size.min() > 0):
+        raise ValueError(f"{path} must have positive voxel sizes, got {size.tolist()} mm: mend pixdim in its header")

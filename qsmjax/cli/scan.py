@@ -1,0 +1,170 @@
+"""From files to a `FieldMap`: every check that a map depends on, each with one line when it fails."""
+
+import argparse
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from qsmjax.cli.errors import UserError
+from qsmjax.io.nifti import NiftiVolume, load_volume
+from qsmjax.io.sidecar import ScanParameters, load_parameters
+from qsmjax.physics.field_map import FieldMap, field_map
+from qsmjax.physics.geometry import Geometry, geometry_from_affine
+from qsmjax.physics.units import radians_per_ppm, to_ppm
+
+FIELD_LIMIT = 50.0
+"""No field inside a head reaches this [ppm]: air against tissue makes about 9."""
+
+LOCAL_STD_LIMIT = 0.1
+"""The local field of a brain has 0.008 to 0.015 ppm; ten times that is another unit, or no local field [ppm]."""
+
+GRID_TOLERANCE = 1e-2
+"""Largest difference between two affines of one grid [mm]: headers round theirs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """A field map and where it came from.
+
+    Attributes:
+      field_map: in ppm, on its grid.
+      volume: the field's file, whose geometry the output takes.
+      b0_source: what said where B0 points: "--b0-dir", "params" or "affine".
+      b0: field strength [T], where known.
+      te: echo time [s], where known.
+      notes: what was done to the input that a user should know.
+    """
+
+    field_map: FieldMap
+    volume: NiftiVolume
+    b0_source: str
+    b0: float | None
+    te: float | None
+    notes: tuple[str, ...]
+
+
+def read_scan(args: argparse.Namespace) -> Scan:
+    """Load field, mask, noise and magnitude as the arguments of `infer` say.
+
+    Raises:
+      UserError: if something does not fit; the line says what and how to mend it.
+      ValueError: from the readers, alike.
+    """
+    volume = load_volume(args.field)
+    data = single_volume(volume)
+    parameters = load_parameters(args.params) if args.params else ScanParameters()
+    grid, b0_source, notes = _grid(args, volume, parameters)
+    mask = _same_grid(load_volume(args.mask), volume, "mask") != 0 if args.mask else _implied_mask(data, volume)
+    data, mask, more = _without_nan(data, mask, args)
+    b0 = args.b0 or parameters.b0
+    te = args.te or (parameters.te[0] if parameters.te and len(parameters.te) == 1 else None)
+    if args.units == "rad" and te is None and parameters.te:
+        raise UserError(
+            f"--te must say the echo of a field in rad, got {len(parameters.te)} echo times in {args.params}"
+        )
+    convert = lambda values: np.asarray(to_ppm(values, args.units, b0=b0, te=te))
+    field = _checked(convert(data), mask, args)
+    noise = convert(_same_grid(load_volume(args.noise), volume, "noise")) if args.noise else None
+    if noise is not None and not (np.isfinite(noise[mask]).all() and noise[mask].min() > 0):
+        raise UserError(f"{args.noise} must be a standard deviation above zero inside the mask, got zeros or NaN there")
+    magnitude = _same_grid(load_volume(args.magnitude), volume, "magnitude") if args.magnitude else None
+    if magnitude is not None:
+        magnitude = np.where(np.isfinite(magnitude), np.maximum(magnitude, 0), 0)
+    scale = radians_per_ppm(b0, te) if b0 and te else None
+    made = field_map(field, mask, grid, noise=noise, magnitude=magnitude, radians_per_ppm=scale)
+    return Scan(made, volume, b0_source, b0, te, (*notes, *more))
+
+
+def single_volume(volume: NiftiVolume) -> np.ndarray:
+    """Return the voxels of a file that holds one volume; axes of length one at the end are dropped.
+
+    Raises:
+      UserError: if it holds more than one.
+    """
+    if any(n != 1 for n in volume.shape[3:]):
+        raise UserError(
+            f"{volume.path} must hold one volume (x, y, z), got shape {volume.shape}: split it, one file each"
+        )
+    return volume.data.reshape(volume.shape[:3])
+
+
+def load_region(path: str, volume: NiftiVolume) -> np.ndarray:
+    """Read a reference region on the grid of the field."""
+    return _same_grid(load_volume(path), volume, "reference") != 0
+
+
+def _grid(args, volume: NiftiVolume, parameters: ScanParameters) -> tuple[Geometry, str, list[str]]:
+    notes = []
+    source = "--b0-dir" if args.b0_dir else "params" if parameters.b0_dir else "affine"
+    b0_dir = args.b0_dir or parameters.b0_dir
+    if source == "affine" and not volume.oriented:
+        notes.append("the header says nothing of orientation: B0 is taken along the third voxel axis (else --b0-dir)")
+        b0_dir = (0, 0, 1)
+    grid = geometry_from_affine(volume.affine, volume.shape[:3], b0_dir=b0_dir)
+    if parameters.voxel_size is not None:
+        if not np.allclose(parameters.voxel_size, grid.voxel_size, rtol=0.02):
+            found = [round(float(d), 4) for d in grid.voxel_size]
+            notes.append(f"voxel size {list(parameters.voxel_size)} mm is taken from params, the affine says {found}")
+        grid = dataclasses.replace(grid, voxel_size=jnp.asarray(parameters.voxel_size, jnp.float32))
+    return grid, source, notes
+
+
+def _implied_mask(data: np.ndarray, volume: NiftiVolume) -> np.ndarray:
+    mask = data != 0
+    if mask.all():
+        raise UserError(f"{volume.path} must be zero outside the head, got no voxel of zero: give the head with --mask")
+    if not mask.any():
+        raise UserError(f"{volume.path} must hold a field, got zeros alone")
+    return mask
+
+
+def _without_nan(data, mask, args) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    bad = ~np.isfinite(data)
+    if not mask.any():
+        raise UserError(f"{args.mask} must have voxels other than zero, got none")
+    notes = []
+    inside = int((bad & mask).sum())
+    if inside and not args.nan_to_mask:
+        raise UserError(
+            f"{args.field} must be finite inside the mask, got {inside} voxels of NaN or infinity: "
+            "take them out of the mask with --nan-to-mask"
+        )
+    if inside:
+        notes.append(f"{inside} voxels of NaN or infinity were taken out of the mask")
+        mask = mask & ~bad
+        if not mask.any():
+            raise UserError(f"{args.field} must have finite voxels inside the mask, got none")
+    outside = int(bad.sum()) - inside
+    if outside:
+        notes.append(f"{outside} voxels of NaN or infinity outside the mask were set to zero")
+    return np.where(bad, 0, data), mask, notes
+
+
+def _checked(field: np.ndarray, mask: np.ndarray, args) -> np.ndarray:
+    largest = float(np.abs(field[mask]).max())
+    if largest > FIELD_LIMIT:
+        raise UserError(
+            f"{args.field} must lie within {FIELD_LIMIT:g} ppm, got {largest:.4g} with --units {args.units}: "
+            "say --units hz or rad, with --b0 and --te"
+        )
+    spread = float(field[mask].std())
+    if spread > LOCAL_STD_LIMIT:
+        raise UserError(
+            f"{args.field} must be a local field, whose standard deviation stays under {LOCAL_STD_LIMIT:g} ppm, got "
+            f"{spread:.3g} with --units {args.units}: say --units hz or rad, or remove the background field first"
+        )
+    return field
+
+
+def _same_grid(other: NiftiVolume, volume: NiftiVolume, name: str) -> np.ndarray:
+    data = single_volume(other)
+    if data.shape != volume.shape[:3]:
+        raise UserError(f"{name} must be on the field's grid {volume.shape[:3]}, got {data.shape} in {other.path}")
+    apart = np.abs(other.affine - volume.affine).max()
+    if other.oriented and volume.oriented and apart > GRID_TOLERANCE:
+        raise UserError(
+            f"{name} must lie where the field lies, got an affine {apart:.3g} off in {other.path}: "
+            "resample it to the field"
+        )
+    return data

@@ -1,0 +1,111 @@
+"""Weights and card from a file or a work folder to an inversion: FieldMap -> Solution.
+
+The card says all that is needed: the network's config, the scaling of field and chi, the grid and the direction of B0
+that it was trained for. A scan on another grid is brought there and its map brought back.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qsmjax.inference.regrid import Regrid, plan
+from qsmjax.inference.tiles import apply_tiled
+from qsmjax.inversion.solution import Solution
+from qsmjax.io.weights import load_weights
+from qsmjax.models.build import build
+from qsmjax.models.scaling import Scaling, predict
+from qsmjax.physics.field_map import FieldMap
+
+WEIGHTS = "weights.safetensors"
+NEEDED = ("name", "network", "scaling", "voxel_size", "b0_dir")
+
+
+class Network(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      name: of its preset.
+      invert: (FieldMap, *, tile, halo) -> Solution.
+      describe: (FieldMap) -> what is done to that scan, in lines.
+      card: what its file says of it.
+    """
+
+    name: str
+    invert: Callable[..., Solution]
+    describe: Callable[[FieldMap], list[str]]
+    card: dict[str, Any]
+
+
+def load_network(path: str | Path) -> Network:
+    """Load a network from its weights, or from the work folder that training left.
+
+    Args:
+      path: a .safetensors file, or a folder that holds weights.safetensors.
+
+    Raises:
+      FileNotFoundError: if there are no weights.
+      ValueError: if the file is no such file, or its card lacks something.
+    """
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} must hold {WEIGHTS}, got none: train there first, or wait for its first save")
+    variables, card = load_weights(file)
+    missing = [key for key in NEEDED if key not in card]
+    if missing:
+        raise ValueError(f"{file} must say its {', '.join(NEEDED)}, got a card without {missing[0]}: export it again")
+    network = build(card["network"])
+    scaling = Scaling(**card["scaling"])
+    stride = 2 ** int(getattr(network, "depth", 0))
+    weights = jax.tree.map(jnp.asarray, variables)
+    # the weights are an argument: as constants they would be copied into the compiled program
+    compiled = jax.jit(lambda weights, field, mask: predict(network, weights, scaling, field, mask))
+    apply = lambda field, mask: compiled(weights, field, mask)
+
+    def way(field_map: FieldMap) -> Regrid | None:
+        return plan(field_map.mask, field_map.geometry, card["voxel_size"], card["b0_dir"])
+
+    def invert(field_map: FieldMap, *, tile: int | None = None, halo: int = 32) -> Solution:
+        """Apply a trained network, on the grid that it was trained for.
+
+        Args:
+          field_map: local field.
+          tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
+          halo: overlap of the tiles [voxels].
+
+        References:
+          Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030.
+        """
+        route = way(field_map)
+        field, mask = np.asarray(field_map.field), np.asarray(field_map.mask)
+        if route is not None:
+            field, mask = route.to_network(field), route.mask_to_network(mask)
+        box = _box(mask)
+        part = (field[box], mask[box])
+        made = apply(*part) if tile is None else apply_tiled(apply, part, tile=tile, halo=halo, stride=stride)
+        chi = np.zeros(field.shape, np.float32)
+        chi[box] = np.asarray(made)
+        if route is not None:
+            chi = route.to_scan(chi)
+        return Solution(chi=jnp.where(field_map.mask, jnp.asarray(chi), 0))
+
+    def describe(field_map: FieldMap) -> list[str]:
+        route = way(field_map)
+        if route is None:
+            return []
+        size = " x ".join(f"{d:g}" for d in card["voxel_size"])
+        return [
+            f"the field was resampled to the network's {size} mm and turned by {route.degrees:.1f} degrees to its B0, "
+            "and the map brought back"
+        ]
+
+    return Network(name=str(card["name"]), invert=invert, describe=describe, card=card)
+
+
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
+    edges = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    return tuple(slice(int(at[0]), int(at[-1]) + 1) for at in edges)
