@@ -1,0 +1,153 @@
+"""Phase that is not field: the coils' offsets, and what a bipolar readout adds to every other echo.
+
+    phase_c(TE) = offset_c + 2π gamma B0 TE · 1e-6 field,
+    offset_c = phase_c(TE₁) - TE₁ / (TE₂ - TE₁) · U(Σ_c S_c(TE₂) conj S_c(TE₁))
+
+with U the unwrapped phase. The offset is that of the receive coil and smooth, so it is smoothed as a complex image. A
+bipolar readout shifts odd and even echoes against each other: α + β · r on every other echo.
+Axes: echo, coil, x, y, z.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Complex, Float
+
+from qsmjax.numerics.arrays import VectorLike, as_mask, as_vector
+from qsmjax.numerics.smooth import gaussian_smooth
+from qsmjax.phase.echoes import as_echoes
+from qsmjax.phase.unwrap import check_echo_times, unwrap
+
+Coils = Complex[Array, "echo coil x y z"]
+
+
+class Bipolar(NamedTuple):
+    """Echoes freed of the bipolar readout's phase: constant [rad] and slopes [rad/voxel] that every other one had."""
+
+    signal: Complex[Array, "echo x y z"]
+    constant: Float[Array, ""]
+    slopes: Float[Array, "3"]
+
+
+def coil_offsets(
+    signal: ArrayLike,
+    te: Sequence[float] | ArrayLike,
+    mask: ArrayLike | None = None,
+    *,
+    smoothing: float = 6.0,
+    voxel_size: VectorLike = (1.0, 1.0, 1.0),
+) -> Float[Array, "coil x y z"]:
+    """Find each coil's phase offset from the first two echoes (MCPC-3D-S; the unwrapping is on the host).
+
+    A combined image counts as one coil.
+
+    Args:
+      signal: complex, echo coil x y z.
+      te: echo times [s]; for a bipolar readout pass echoes of one polarity.
+      mask: where to unwrap; None for everywhere.
+      smoothing: standard deviation of the Gaussian [mm].
+      voxel_size: edges of a voxel [mm].
+
+    Returns:
+      The offsets [rad].
+
+    Raises:
+      ValueError: if there are fewer than two echoes, or the axes do not fit.
+
+    References:
+      Eckstein et al., Magn. Reson. Med. 79:2996 (2018), doi:10.1002/mrm.26963.
+    """
+    coils = _as_coils(signal)
+    times = check_echo_times(te, coils.shape[0])
+    if len(times) < 2:
+        raise ValueError("te must hold at least two echoes to tell the offset from the field, got one")
+    together = jnp.sum(coils[1] * jnp.conj(coils[0]), axis=0)
+    inside = jnp.ones(coils.shape[2:], bool) if mask is None else as_mask("mask", mask, coils.shape)
+    turned = unwrap(jnp.angle(together), inside)
+    at_zero = coils[0] * jnp.exp(-1j * turned * (times[0] / (times[1] - times[0])))
+    return jnp.angle(gaussian_smooth(jnp.where(inside, at_zero, 0), smoothing / as_vector("voxel_size", voxel_size)))
+
+
+def combine_coils(signal: ArrayLike, offsets: ArrayLike) -> Complex[Array, "echo x y z"]:
+    """Combine the coils after their offsets are removed, each weighted by its magnitude at the first echo.
+
+    Args:
+      signal: complex, echo coil x y z.
+      offsets: `coil_offsets` [rad], coil x y z.
+
+    Returns:
+      Echoes whose phase at TE = 0 is close to zero.
+
+    Raises:
+      ValueError: if the axes do not fit.
+    """
+    coils, offsets = _as_coils(signal), jnp.asarray(offsets, jnp.float32)
+    if offsets.shape != coils.shape[1:]:
+        raise ValueError(f"offsets.shape must be {coils.shape[1:]}, got {offsets.shape}")
+    weight = jnp.abs(coils[0])
+    total = jnp.sqrt(jnp.sum(weight**2, axis=0))
+    combined = jnp.sum(coils * (weight * jnp.exp(-1j * offsets)), axis=1)
+    return jnp.where(total > 0, combined / jnp.where(total > 0, total, 1), 0)
+
+
+def remove_bipolar(signal: ArrayLike, te: Sequence[float] | ArrayLike, mask: ArrayLike | None = None) -> Bipolar:
+    """Remove the phase that a bipolar readout adds to every other echo: a constant and a slope along each axis.
+
+    The field is known from the first and third echo, which share a polarity; what each next echo has beyond it
+    alternates in sign. Its slopes are found from neighbours, weighted by the signal, and need no unwrapping.
+
+    Args:
+      signal: complex, echo x y z, at least three echoes.
+      te: echo times [s].
+      mask: voxels to go by; None for all.
+
+    Returns:
+      The echoes, the second, fourth, ... corrected, with what was removed (constant at the volume's centre).
+
+    Raises:
+      ValueError: if there are fewer than three echoes, or the axes do not fit.
+
+    References:
+      Li et al., MAGMA 28:347 (2015), doi:10.1007/s10334-014-0470-3.
+    """
+    echoes = as_echoes("signal", signal)
+    times = check_echo_times(te, echoes.shape[0])
+    if len(times) < 3:
+        raise ValueError(f"te must hold three echoes to tell a bipolar readout from the field, got {len(times)}")
+    inside = jnp.ones(echoes.shape[1:], bool) if mask is None else as_mask("mask", mask, echoes.shape)
+    rate = unwrap(jnp.angle(echoes[2] * jnp.conj(echoes[0])), inside) / (times[2] - times[0])
+    beyond = jnp.zeros(echoes.shape[1:], jnp.complex64)
+    for n in range(len(times) - 1):
+        pair = echoes[n + 1] * jnp.conj(echoes[n]) * jnp.exp(-1j * rate * (times[n + 1] - times[n]))
+        beyond = beyond + (pair if n % 2 == 0 else jnp.conj(pair))
+    constant, slopes, plane = _fit_plane(jnp.where(inside, beyond, 0))
+    odd = (jnp.arange(len(times)) % 2)[:, None, None, None]
+    return Bipolar(echoes * jnp.exp(-1j * odd * plane), constant, slopes)
+
+
+def _fit_plane(
+    image: Complex[Array, "x y z"],
+) -> tuple[Float[Array, ""], Float[Array, "3"], Float[Array, "x y z"]]:
+    """Fit constant + slopes · r to the angle of an image, weighted by its magnitude, through wraps."""
+    places = jnp.meshgrid(*[jnp.arange(n, dtype=jnp.float32) - (n - 1) / 2 for n in image.shape], indexing="ij")
+    r = jnp.stack([jnp.ones(image.shape), *places]).reshape(4, -1)
+    steps = [jax.lax.slice_in_dim(image, 1, n, axis=a) * jnp.conj(jax.lax.slice_in_dim(image, 0, n - 1, axis=a))
+             for a, n in enumerate(image.shape)]  # fmt: skip
+    plane = jnp.stack([jnp.float32(0), *[jnp.angle(jnp.sum(step)) for step in steps]])
+    flat, weight = image.ravel(), jnp.abs(image).ravel()
+    plane = plane.at[0].set(jnp.angle(jnp.sum(flat * jnp.exp(-1j * (plane @ r)))))
+    # the angles left are small: their weighted plane is the best estimate. Axes of one voxel have no slope
+    left = jnp.angle(flat * jnp.exp(-1j * (plane @ r)))
+    normal = jnp.matmul(r * weight, r.T, precision=jax.lax.Precision.HIGHEST) + 1e-6 * jnp.sum(weight) * jnp.eye(4)
+    plane = plane + jnp.linalg.solve(normal, jnp.matmul(r * weight, left, precision=jax.lax.Precision.HIGHEST))
+    return plane[0], plane[1:], (plane @ r).reshape(image.shape)
+
+
+def _as_coils(signal: ArrayLike) -> Coils:
+    coils = jnp.asarray(signal)
+    if coils.ndim != 5 or not jnp.iscomplexobj(coils):
+        raise ValueError(f"signal must be complex with axes echo coil x y z, got {coils.dtype} of shape {coils.shape}")
+    return coils.astype(jnp.complex64)

@@ -1,0 +1,214 @@
+"""One voxel's echoes as a decaying, turning signal, fitted by Gauss-Newton.
+
+    S(TE) = A exp(-R2* TE) exp(i (phase₀ + c(TE) field)),    c(TE) = 2π gamma B0 TE · 1e-6
+
+The decay is fitted to the magnitude. With it as weights A_n = A exp(-R2* TE_n) the phase is fitted to the complex
+signal: with s_n = Im(S_n exp(-i model phase_n)) each step solves
+
+    min Σ_n (s_n - A_n (d phase₀ + c_n d field))²
+
+whose fixed point is the maximum-likelihood estimate under complex Gaussian noise, and whose normal matrix bounds the
+field's variance from below (Cramér-Rao): σ² / Σ A_n² (c_n - c̄)², or σ² / Σ A_n² c_n² where the initial phase is known.
+Everything here is differentiable and maps over voxels. Echoes stand on the first axis, the field is in ppm.
+"""
+
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from jax.typing import ArrayLike
+from jaxtyping import Array, Complex, Float
+
+from qsmjax.numerics.arrays import Mask, Volume
+from qsmjax.numerics.solvers import iterate
+from qsmjax.physics.units import radians_per_ppm
+
+Echoes = Complex[Array, "echo x y z"]
+STEEPEST = 2000.0
+"""R2* above which no signal is left at any echo [1/s]."""
+NOTHING = 1e-6
+"""Part of the largest signal below which a voxel counts as empty."""
+POOL = 7
+"""Edge of the box [voxels] over which residuals are pooled to the noise."""
+OUTLIER = 10.0
+"""Squared residuals above this many times the variance (flow, a wrong model) are counted as that many."""
+
+
+@flax.struct.dataclass
+class EchoFit:
+    """What echoes tell, voxel by voxel.
+
+    Attributes:
+      field: total field [ppm of B0].
+      noise: standard deviation of the field's noise [ppm].
+      initial_phase: phase at TE = 0 [rad].
+      r2star: decay of the magnitude [1/s]; zero for one echo.
+      amplitude: magnitude at TE = 0, in the signal's units.
+      relative_residual: |S - model| / |S| over the echoes; the consensus leaves out voxels above 0.3.
+    """
+
+    field: Volume
+    noise: Volume
+    initial_phase: Volume
+    r2star: Volume
+    amplitude: Volume
+    relative_residual: Volume
+
+
+def fit_signal(
+    signal: Echoes,
+    te: Sequence[float] | ArrayLike,
+    b0: ArrayLike,
+    start: Volume,
+    *,
+    initial_phase: ArrayLike | None = None,
+    noise: ArrayLike | None = None,
+    mask: Mask | None = None,
+    iterations: int = 5,
+) -> EchoFit:
+    """Fit field and initial phase together from a field that is right to within half a turn at every echo.
+
+    Args:
+      signal: complex echoes.
+      te: echo times [s].
+      b0: field strength [T].
+      start: field to start from [ppm].
+      initial_phase: phase at TE = 0 where it is known [rad]; one echo alone takes it as zero.
+      noise: standard deviation of the real and of the imaginary part, one number or a volume; None to find it from the
+        residuals, or from the image's finest detail where no residual is left.
+      mask: voxels from which the noise is found; None for all.
+      iterations: Gauss-Newton steps.
+
+    References:
+      Liu et al., Magn. Reson. Med. 69:467 (2013), doi:10.1002/mrm.24272.
+    """
+    times = jnp.asarray(te, jnp.float32)
+    c = radians_per_ppm(b0, times)[:, None, None, None]
+    amplitude, r2star = fit_decay(jnp.abs(signal), times)
+    weight = amplitude * jnp.exp(-r2star * times[:, None, None, None])
+    # a voxel without signal tells nothing; what rounding leaves of one would overflow in the gradient
+    level = jnp.max(jnp.abs(signal), axis=0)
+    weight = jnp.where(level > NOTHING * jnp.max(level), weight, 0)
+    power = jnp.sum(weight**2, axis=0)
+    known = initial_phase is not None or len(times) == 1
+    middle = 0.0 if known else _ratio(jnp.sum(weight**2 * c, axis=0), power)
+    spread = jnp.sum(weight**2 * (c - middle) ** 2, axis=0)
+
+    def step(state):
+        field, phase = state
+        off = weight * jnp.imag(signal * jnp.exp(-1j * (phase + c * field)))
+        change = _ratio(jnp.sum(off * (c - middle), axis=0), spread)
+        turn = 0.0 if known else _ratio(jnp.sum(off, axis=0), power) - middle * change
+        return field + change, phase + turn
+
+    if known:
+        phase = jnp.zeros_like(start) + jnp.asarray(0 if initial_phase is None else initial_phase, jnp.float32)
+    else:
+        phase = _angle(jnp.sum(weight * signal * jnp.exp(-1j * c * start), axis=0))
+    field, phase = iterate(step, (start, phase), max_iterations=iterations).state
+    model = weight * jnp.exp(1j * (phase + c * field))
+    off = jnp.imag(signal * jnp.exp(-1j * (phase + c * field)))
+    inside = jnp.ones(start.shape, bool) if mask is None else mask
+    sigma = noise_level(signal, off, inside, parameters=1 if known else 2) if noise is None else noise
+    # phase that is lost altogether is spread evenly over a turn
+    lost = np.pi / np.sqrt(3) / jnp.maximum(jnp.max(c) - (0.0 if known else jnp.min(c)), 1e-6)
+    return EchoFit(
+        field=field,
+        noise=jnp.minimum(_ratio(jnp.asarray(sigma, jnp.float32), _root(spread), jnp.inf), lost),
+        initial_phase=jnp.angle(jnp.exp(1j * phase)),
+        r2star=r2star,
+        amplitude=amplitude,
+        relative_residual=_root(
+            _ratio(jnp.sum(jnp.abs(signal - model) ** 2, axis=0), jnp.sum(jnp.abs(signal) ** 2, axis=0), 1.0)
+        ),
+    )
+
+
+def fit_decay(magnitude: Float[Array, "echo x y z"], te: Float[Array, "echo"]) -> tuple[Volume, Volume]:
+    """Fit A exp(-R2* TE) to the magnitude: a line through its logarithm, twice, weighted by the squared signal.
+
+    Returns:
+      A in the magnitude's units, and R2* [1/s], not negative; one echo alone gives its own magnitude and zero.
+    """
+    if len(te) == 1:
+        return magnitude[0], jnp.zeros_like(magnitude[0])
+    t = te[:, None, None, None]
+    level = jnp.where(magnitude > 0, magnitude, 1e-12 * jnp.max(magnitude) + jnp.finfo(jnp.float32).tiny)
+    log, weight = jnp.log(level), level
+    for _ in range(2):
+        # scaled to one, so that squares of any unit stay within single precision
+        w = (weight / jnp.max(weight, axis=0)) ** 2
+        middle = jnp.sum(w * t, axis=0) / jnp.sum(w, axis=0)
+        height = jnp.sum(w * log, axis=0) / jnp.sum(w, axis=0)
+        slope = _ratio(jnp.sum(w * (t - middle) * (log - height), axis=0), jnp.sum(w * (t - middle) ** 2, axis=0))
+        r2star = jnp.clip(-slope, 0, STEEPEST)
+        weight = jnp.exp(height - r2star * (t - middle))
+    return jnp.exp(height + r2star * middle), r2star
+
+
+def noise_level(signal: Echoes, off: Float[Array, "echo x y z"], mask: Mask, *, parameters: int) -> Volume:
+    """Find the standard deviation of the signal's parts from what the fitted phase leaves over.
+
+    Squared residuals are pooled over a box, since parallel imaging makes the noise differ from place to place. With as
+    many parameters as echoes nothing is left over: then one number is found from the finest detail of the image, the
+    mixed second difference along all axes, by its median absolute value. That is too small for images that were
+    interpolated.
+
+    Args:
+      signal: complex echoes.
+      off: their components across the fitted phase.
+      mask: voxels to go by.
+      parameters: how many the phase was fitted with.
+
+    References:
+      Donoho & Johnstone, Biometrika 81:425 (1994), doi:10.1093/biomet/81.3.425.
+    """
+    free = signal.shape[0] - parameters
+    if free == 0:
+        return jnp.broadcast_to(_finest_detail(signal, mask), mask.shape)
+    variance = jnp.sum(off**2, axis=0) / free
+    typical = _median(variance, mask) / float(2 * scipy.special.gammaincinv(free / 2, 0.5) / free)
+    kept = jnp.where(mask, jnp.minimum(variance, OUTLIER * typical), 0)
+    pooled = _ratio(_box_sum(kept), _box_sum(mask.astype(jnp.float32)))
+    return _root(jnp.where(mask, pooled, typical))
+
+
+def _finest_detail(signal: Echoes, mask: Mask) -> Float[Array, ""]:
+    detail, inside = signal, mask
+    for axis in (-3, -2, -1):
+        n = signal.shape[axis]
+        if n < 4:
+            continue
+        # second differences: a phase that rises steadily leaves little in them
+        detail = jnp.diff(detail, n=2, axis=axis) / np.sqrt(6)
+        inside = jnp.stack([jax.lax.slice_in_dim(inside, k, n - 2 + k, axis=axis) for k in range(3)]).all(0)
+    parts = jnp.abs(jnp.stack([detail.real, detail.imag]))
+    return _median(parts, jnp.broadcast_to(inside, parts.shape)) / 0.6745
+
+
+def _median(values: Array, mask: Array) -> Float[Array, ""]:
+    middle = jnp.nanmedian(jnp.where(mask, values, jnp.nan))
+    return jnp.where(jnp.isfinite(middle), middle, 0)
+
+
+def _box_sum(volume: Volume) -> Volume:
+    for axis in range(3):
+        window = tuple(POOL if a == axis else 1 for a in range(3))
+        volume = jax.lax.reduce_window(volume, 0.0, jax.lax.add, window, (1, 1, 1), "SAME")
+    return volume
+
+
+def _ratio(above: Array, below: Array, otherwise: float = 0.0) -> Array:
+    # a safe denominator inside as well: `where` alone still sends NaN through the gradient
+    return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), otherwise)
+
+
+def _root(squared: Array) -> Array:
+    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+
+
+def _angle(values: Array) -> Array:
+    return jnp.angle(jnp.where(values == 0, 1, values))
