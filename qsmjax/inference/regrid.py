@@ -75,7 +75,7 @@ def plan(mask: ArrayLike, scan: Geometry, voxel_size: VectorLike, b0_dir: Vector
       b0_dir: direction of B0 that the network knows, in voxel axes.
     """
     size, target = np.asarray(scan.voxel_size, float), np.asarray(voxel_size, float)
-    cosine = float(np.dot(np.asarray(scan.b0_dir, float), b0_dir))
+    cosine = float(np.asarray(scan.b0_dir, float) @ np.asarray(b0_dir, float))
     if np.allclose(size, target, rtol=SAME_SIZE) and cosine > SAME_DIRECTION:
         return None
     turn = rotation_between(np.asarray(scan.b0_dir, float), np.asarray(b0_dir, float))
