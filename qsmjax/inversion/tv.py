@@ -29,8 +29,8 @@ from qsmjax.physics.geometry import Geometry
 
 Triple = tuple[Volume, Volume, Volume]
 
-DATA_PENALTY = 1.0
-SUPPORT_PENALTY = 0.1
+DATA_PENALTY = 0.3
+SUPPORT_PENALTY = 0.015
 GRADIENT_STEP = 1.0
 RELAXATION = 1.6
 
