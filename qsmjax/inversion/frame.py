@@ -25,7 +25,7 @@ from qsmjax.numerics.arrays import Shape
 from qsmjax.numerics.kspace import crop_to, fast_shape, pad_to
 from qsmjax.physics.field_map import FieldMap
 
-MARGIN = 0.25
+MARGIN = 0.15
 """Zeros added along each axis, as a part of the box (measured in docs/inversions.md)."""
 
 Block = Callable[..., Solution]

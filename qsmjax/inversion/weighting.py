@@ -3,7 +3,9 @@
 The derivation of the automatic weight and its measurements are in docs/inversions.md.
 """
 
+import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from qsmjax.numerics.arrays import Mask, Shape, Volume
@@ -12,32 +14,37 @@ from qsmjax.numerics.operators import laplacian_k
 from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.geometry import Geometry
 
-BALANCE = 0.65
+BALANCE = 0.95
 """Automatic weight over the standard deviation of the noise's own dual field: best on heads (docs/inversions.md)."""
 
 CONE = 0.1
 """|D| below which the field of any chi is counted as nothing, when the noise is read off the field."""
+
+BISECTIONS = 24
+"""Halvings of the range in which a quantile is sought: to 1e-7 of the largest value."""
 
 LARGEST_WEIGHT = 10.0
 """Most that a voxel counts beyond the average: a noise map of zero does not take all the say."""
 
 
 def data_weights(mask: Mask, noise: Volume | None, magnitude: Volume | None) -> Volume:
-    """Weigh the field by what is known of its noise: mask · mean noise / noise.
+    """Weigh the field by what is known of its noise: mask · level / noise, level the noise's harmonic mean.
 
-    The noise of a phase goes as 1 / magnitude, which serves where no noise map is given. With neither, the mask.
+    The weights' mean is one. The noise of a phase goes as 1 / magnitude, which serves where no noise map is given.
+    With neither, the mask. A voxel of no noise is taken as one that was not measured.
     """
     if noise is not None:
-        ratio = masked_mean(noise, mask) / jnp.maximum(noise, jnp.finfo(jnp.float32).tiny)
+        trust = jnp.where(noise > 0, 1 / jnp.where(noise > 0, noise, 1), 0)
     elif magnitude is not None:
-        ratio = magnitude / jnp.maximum(masked_mean(magnitude, mask), jnp.finfo(jnp.float32).tiny)
+        trust = jnp.maximum(magnitude, 0)
     else:
         return mask.astype(jnp.float32)
-    return jnp.where(mask, jnp.clip(ratio, 0, LARGEST_WEIGHT), 0)
+    mean = masked_mean(trust, mask)
+    return jnp.where(mask, jnp.minimum(trust / jnp.where(mean > 0, mean, 1), LARGEST_WEIGHT), 0)
 
 
 def noise_level(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None = None) -> Float[Array, ""]:
-    """Return the standard deviation of the field's noise [ppm]: the noise map's mean, or read off the field itself.
+    """Return the standard deviation of the field's noise [ppm]: the noise map's harmonic mean, or off the field itself.
 
     No chi makes a field in the cone |D| < `CONE`, so what the field holds there, at frequencies high enough to be
     free of the mask's edge, is noise.
@@ -45,23 +52,31 @@ def noise_level(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | N
     The median absolute value of the band-passed field in the mask, over that of white noise of unit deviation.
     """
     if noise is not None:
-        return masked_mean(noise, mask)
+        trust = masked_mean(jnp.where(noise > 0, 1 / jnp.where(noise > 0, noise, 1), 0), mask)
+        return jnp.where(trust > 0, 1 / jnp.where(trust > 0, trust, 1), 0)
     dipole = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
     high = laplacian_k(geometry.shape) / 12
     band = jnp.exp(-((dipole / CONE) ** 2)) * high**2
     passed = jnp.abs(multiply_k(jnp.where(mask, field, 0), band))
     gain = jnp.sqrt(mean_over_spectrum(band**2, geometry.shape))
-    return masked_median(passed, mask) / (0.6745 * gain)
+    return masked_quantile(passed, mask, 0.5) / (0.6745 * gain)
 
 
-def auto_weight(level: Float[Array, ""], geometry: Geometry) -> Float[Array, ""]:
+def auto_weight(
+    level: Float[Array, ""], field: Volume, mask: Mask, geometry: Geometry, balance: float = BALANCE
+) -> Float[Array, ""]:
     """Return the total-variation weight that noise of a level asks for.
 
-        weight = BALANCE · level · √(mean over k of D² / 3G),    G the symbol of -div grad
+        weight = balance · level · √(level / signal) · √(mean over k of D² / 3G)
+
+    signal is the standard deviation of the field less its noise, G the symbol of -div grad.
 
     Args:
       level: `noise_level` [ppm].
+      field: local field [ppm].
+      mask: where it is known.
       geometry: voxel size and B0 direction.
+      balance: constant of the method.
 
     Returns:
       The weight [ppm mm].
@@ -69,7 +84,10 @@ def auto_weight(level: Float[Array, ""], geometry: Geometry) -> Float[Array, ""]
     dipole = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
     gradient = laplacian_k(geometry.shape, geometry.voxel_size)
     dual = jnp.where(gradient > 0, dipole**2 / jnp.where(gradient > 0, gradient, 1), 0) / 3
-    return BALANCE * level * jnp.sqrt(mean_over_spectrum(dual, geometry.shape))
+    total = masked_mean(field**2, mask)
+    signal = jnp.sqrt(jnp.maximum(total - level**2, 0.01 * total))
+    ratio = level / jnp.maximum(signal, 1e-12)
+    return balance * level * jnp.sqrt(ratio * mean_over_spectrum(dual, geometry.shape))
 
 
 def masked_mean(volume: Volume, mask: Mask) -> Float[Array, ""]:
@@ -77,9 +95,23 @@ def masked_mean(volume: Volume, mask: Mask) -> Float[Array, ""]:
     return jnp.sum(jnp.where(mask, volume, 0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
-def masked_median(volume: Volume, mask: Mask) -> Float[Array, ""]:
-    """Return the median over a mask."""
-    return jnp.nanmedian(jnp.where(mask, volume, jnp.nan))
+def masked_quantile(volume: Volume, mask: Mask, quantile: ArrayLike) -> Float[Array, ""]:
+    """Return a quantile of non-negative values over a mask, by bisection.
+
+    Counting `BISECTIONS` times is faster than sorting millions of values once, on every platform. The result counts as a
+    constant in gradients.
+    """
+    volume = jax.lax.stop_gradient(jnp.where(mask, volume, jnp.inf))
+    wanted = quantile * jnp.sum(mask)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        enough = jnp.sum(volume <= middle) >= wanted
+        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+    largest = jnp.max(jnp.where(mask, volume, 0))
+    return jax.lax.fori_loop(0, BISECTIONS, halve, (jnp.zeros_like(largest), largest))[1]
 
 
 def mean_over_spectrum(values: Volume, shape: Shape) -> Float[Array, ""]:
