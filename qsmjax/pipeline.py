@@ -1,12 +1,12 @@
-"""Stages composed: a field in, a referenced susceptibility map out. Any method of a stage fits its slot.
+"""Stages composed: echoes or a field in, a referenced susceptibility map out. Any method of a stage fits its slot.
 
-    chi = mask · (invert(field) - reference)
+    echoes -> total field -> local field -> chi,    chi = mask · (invert(field) - reference)
 
 Susceptibility is only known up to a constant, since D(0) = 0: a map without a stated reference can't be compared.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -14,8 +14,15 @@ from jaxtyping import Array, Float
 
 from qsmjax.inversion.solution import Solution
 from qsmjax.numerics.arrays import Mask, Volume, as_mask
-from qsmjax.physics.field_map import FieldMap
+from qsmjax.phase.echoes import fit_echoes
+from qsmjax.phase.mask import CONSENSUS_RESIDUAL, reduce_mask
+from qsmjax.phase.offsets import remove_bipolar
+from qsmjax.phase.signal_model import EchoFit
+from qsmjax.physics.field_map import FieldMap, field_map
+from qsmjax.physics.geometry import Geometry
+from qsmjax.physics.units import radians_per_ppm
 
+Background = Callable[..., FieldMap]
 Inversion = Callable[..., Solution]
 
 
@@ -44,13 +51,63 @@ def reference(chi: Volume, mask: Mask, region: ArrayLike | None) -> Referenced:
     return Referenced(jnp.where(mask, chi - offset, 0), offset)
 
 
+class TotalField(NamedTuple):
+    """What echoes gave: the field with its noise, the fit, and the voxels that were taken from the mask."""
+
+    field_map: FieldMap
+    fit: EchoFit
+    removed: Mask
+
+
+def total_field(
+    signal: ArrayLike,
+    te: Sequence[float],
+    b0: float,
+    mask: ArrayLike,
+    geometry: Geometry,
+    *,
+    bipolar: bool = False,
+    residual: float | None = CONSENSUS_RESIDUAL,
+    erode: int = 0,
+) -> TotalField:
+    """Make the total field of complex echoes, and leave out of the mask what the fit does not explain.
+
+    Args:
+      signal: echo x y z, complex.
+      te: echo times [s].
+      b0: field strength [T].
+      mask: where the head is.
+      geometry: its grid.
+      bipolar: whether every other echo was read backwards; its phase is estimated and removed.
+      residual: relative residual of the fit above which a voxel is left out; None to keep all.
+      erode: voxels to take off the mask's rim.
+
+    Raises:
+      ValueError: if axes, echo times or grids do not fit, or nothing remains of the mask.
+    """
+    echoes = remove_bipolar(signal, te, mask).signal if bipolar else jnp.asarray(signal)
+    fit = fit_echoes(echoes, te, b0, mask)
+    # one echo has no residual to judge by
+    judged = fit.relative_residual if residual is not None and len(te) > 1 else None
+    kept, removed = reduce_mask(mask, judged, threshold=residual or CONSENSUS_RESIDUAL, erode=erode)
+    made = field_map(
+        fit.field,
+        kept,
+        geometry,
+        noise=fit.noise,
+        magnitude=fit.amplitude,
+        radians_per_ppm=radians_per_ppm(b0, max(te)),
+    )
+    return TotalField(made, fit, removed)
+
+
 def local_field_to_chi(
-    field_map: FieldMap, invert: Inversion, *, region: ArrayLike | None = None, **options
+    local: FieldMap, invert: Inversion, *, region: ArrayLike | None = None, **options
 ) -> tuple[Solution, Referenced]:
     """Invert a local field and reference the map.
 
     Args:
-      field_map: local field.
+      local: local field.
       invert: an inversion, classical or learned: (FieldMap, *, options) -> Solution.
       region: the reference region; by default the whole mask.
       options: the inversion's.
@@ -58,5 +115,31 @@ def local_field_to_chi(
     Returns:
       The solution as the inversion gave it, and its referenced map.
     """
-    solution = invert(field_map, **options)
-    return solution, reference(solution.chi, field_map.mask, field_map.mask if region is None else region)
+    solution = invert(local, **options)
+    return solution, reference(solution.chi, local.mask, local.mask if region is None else region)
+
+
+def total_field_to_chi(
+    total: FieldMap,
+    remove: Background,
+    invert: Inversion,
+    *,
+    region: ArrayLike | None = None,
+    background_options: Mapping[str, Any] | None = None,
+    **options,
+) -> tuple[FieldMap, Solution, Referenced]:
+    """Remove the background field, invert what is left and reference the map: one differentiable function.
+
+    Args:
+      total: total field.
+      remove: a background method: (FieldMap, *, options) -> FieldMap.
+      invert: an inversion.
+      region: the reference region; by default the mask that the background method left.
+      background_options: options of `remove`.
+      options: the inversion's.
+
+    Returns:
+      The local field, the solution as the inversion gave it, and its referenced map.
+    """
+    local = remove(total, **(background_options or {}))
+    return local, *local_field_to_chi(local, invert, region=region, **options)

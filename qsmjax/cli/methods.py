@@ -15,7 +15,7 @@ from qsmjax.cli.settings import options_of
 DOI = re.compile(r"doi:(\S+?)[.,;]?(?=\s|$)")
 
 
-def choose(name: str, methods: Mapping[str, Callable]) -> Callable:
+def choose(name: str, methods: Mapping[str, Callable], *, what: str = "--method") -> Callable:
     """Return the method of that name.
 
     Raises:
@@ -24,7 +24,7 @@ def choose(name: str, methods: Mapping[str, Callable]) -> Callable:
     if name not in methods:
         near = difflib.get_close_matches(name, methods, 1)
         hint = f": did you mean {near[0]}?" if near else ""
-        raise UserError(f"--method must be one of {', '.join(methods)}, got {name!r}{hint}")
+        raise UserError(f"{what} must be one of {', '.join(methods)}, got {name!r}{hint}")
     return methods[name]
 
 

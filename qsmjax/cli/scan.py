@@ -32,48 +32,55 @@ class Scan:
       volume: the field's file, whose geometry the output takes.
       b0_source: what said where B0 points: "--b0-dir", "params" or "affine".
       b0: field strength [T], where known.
-      te: echo time [s], where known.
+      te: echo times [s], where known.
       notes: what was done to the input that a user should know.
+      removed: what was taken from the mask that was given or found, where something was.
     """
 
     field_map: FieldMap
     volume: NiftiVolume
     b0_source: str
     b0: float | None
-    te: float | None
+    te: tuple[float, ...]
     notes: tuple[str, ...]
+    removed: np.ndarray | None = None
 
 
 def read_scan(args: argparse.Namespace) -> Scan:
-    """Load field, mask, noise and magnitude as the arguments of `infer` say.
+    """Load a field, mask, noise and magnitude as the arguments of `infer` say.
 
     Raises:
       UserError: if something does not fit; the line says what and how to mend it.
       ValueError: from the readers, alike.
     """
-    volume = load_volume(args.field)
+    if len(args.field) != 1:
+        raise UserError(
+            f"--input {args.input} takes one FIELD, got {len(args.field)}: several are echoes (--input phase)"
+        )
+    volume = load_volume(args.field[0])
     data = single_volume(volume)
     parameters = load_parameters(args.params) if args.params else ScanParameters()
-    grid, b0_source, notes = _grid(args, volume, parameters)
-    mask = _same_grid(load_volume(args.mask), volume, "mask") != 0 if args.mask else _implied_mask(data, volume)
+    grid, b0_source, notes = grid_of(args, volume, parameters)
+    mask = on_grid(load_volume(args.mask), volume, "mask") != 0 if args.mask else _implied_mask(data, volume)
     data, mask, more = _without_nan(data, mask, args)
     b0 = args.b0 or parameters.b0
-    te = args.te or (parameters.te[0] if parameters.te and len(parameters.te) == 1 else None)
-    if args.units == "rad" and te is None and parameters.te:
-        raise UserError(
-            f"--te must say the echo of a field in rad, got {len(parameters.te)} echo times in {args.params}"
-        )
+    times = args.te or parameters.te or ()
+    if args.units == "rad" and len(times) > 1:
+        raise UserError(f"--te must say the one echo of a field in rad, got {len(times)} echo times")
+    te = times[0] if len(times) == 1 else None
     convert = lambda values: np.asarray(to_ppm(values, args.units, b0=b0, te=te))
     field = _checked(convert(data), mask, args)
-    noise = convert(_same_grid(load_volume(args.noise), volume, "noise")) if args.noise else None
+    noise = convert(on_grid(load_volume(args.noise), volume, "noise")) if args.noise else None
     if noise is not None and not (np.isfinite(noise[mask]).all() and noise[mask].min() > 0):
         raise UserError(f"{args.noise} must be a standard deviation above zero inside the mask, got zeros or NaN there")
-    magnitude = _same_grid(load_volume(args.magnitude), volume, "magnitude") if args.magnitude else None
+    if args.magnitude and len(args.magnitude) != 1:
+        raise UserError(f"--magnitude must be one image for a field, got {len(args.magnitude)}")
+    magnitude = on_grid(load_volume(args.magnitude[0]), volume, "magnitude") if args.magnitude else None
     if magnitude is not None:
         magnitude = np.where(np.isfinite(magnitude), np.maximum(magnitude, 0), 0)
     scale = radians_per_ppm(b0, te) if b0 and te else None
     made = field_map(field, mask, grid, noise=noise, magnitude=magnitude, radians_per_ppm=scale)
-    return Scan(made, volume, b0_source, b0, te, (*notes, *more))
+    return Scan(made, volume, b0_source, b0, tuple(times), (*notes, *more))
 
 
 def single_volume(volume: NiftiVolume) -> np.ndarray:
@@ -89,12 +96,10 @@ def single_volume(volume: NiftiVolume) -> np.ndarray:
     return volume.data.reshape(volume.shape[:3])
 
 
-def load_region(path: str, volume: NiftiVolume) -> np.ndarray:
-    """Read a reference region on the grid of the field."""
-    return _same_grid(load_volume(path), volume, "reference") != 0
-
-
-def _grid(args, volume: NiftiVolume, parameters: ScanParameters) -> tuple[Geometry, str, list[str]]:
+def grid_of(
+    args: argparse.Namespace, volume: NiftiVolume, parameters: ScanParameters
+) -> tuple[Geometry, str, list[str]]:
+    """Return the grid, what said where B0 points (flag, params, affine, in this order), and notes."""
     notes = []
     source = "--b0-dir" if args.b0_dir else "params" if parameters.b0_dir else "affine"
     b0_dir = args.b0_dir or parameters.b0_dir
@@ -127,14 +132,14 @@ def _without_nan(data, mask, args) -> tuple[np.ndarray, np.ndarray, list[str]]:
     inside = int((bad & mask).sum())
     if inside and not args.nan_to_mask:
         raise UserError(
-            f"{args.field} must be finite inside the mask, got {inside} voxels of NaN or infinity: "
+            f"{args.field[0]} must be finite inside the mask, got {inside} voxels of NaN or infinity: "
             "take them out of the mask with --nan-to-mask"
         )
     if inside:
         notes.append(f"{inside} voxels of NaN or infinity were taken out of the mask")
         mask = mask & ~bad
         if not mask.any():
-            raise UserError(f"{args.field} must have finite voxels inside the mask, got none")
+            raise UserError(f"{args.field[0]} must have finite voxels inside the mask, got none")
     outside = int(bad.sum()) - inside
     if outside:
         notes.append(f"{outside} voxels of NaN or infinity outside the mask were set to zero")
@@ -145,19 +150,24 @@ def _checked(field: np.ndarray, mask: np.ndarray, args) -> np.ndarray:
     largest = float(np.abs(field[mask]).max())
     if largest > FIELD_LIMIT:
         raise UserError(
-            f"{args.field} must lie within {FIELD_LIMIT:g} ppm, got {largest:.4g} with --units {args.units}: "
+            f"{args.field[0]} must lie within {FIELD_LIMIT:g} ppm, got {largest:.4g} with --units {args.units}: "
             "say --units hz or rad, with --b0 and --te"
         )
     spread = float(field[mask].std())
-    if spread > LOCAL_STD_LIMIT:
+    if args.input == "localfield" and spread > LOCAL_STD_LIMIT:
         raise UserError(
-            f"{args.field} must be a local field, whose standard deviation stays under {LOCAL_STD_LIMIT:g} ppm, got "
-            f"{spread:.3g} with --units {args.units}: say --units hz or rad, or remove the background field first"
+            f"{args.field[0]} must be a local field, whose standard deviation stays under {LOCAL_STD_LIMIT:g} ppm, got "
+            f"{spread:.3g} with --units {args.units}: say --units hz or rad, or --input totalfield"
         )
     return field
 
 
-def _same_grid(other: NiftiVolume, volume: NiftiVolume, name: str) -> np.ndarray:
+def on_grid(other: NiftiVolume, volume: NiftiVolume, name: str) -> np.ndarray:
+    """Return the voxels of one volume that must lie where another lies.
+
+    Raises:
+      UserError: if it does not.
+    """
     data = single_volume(other)
     if data.shape != volume.shape[:3]:
         raise UserError(f"{name} must be on the field's grid {volume.shape[:3]}, got {data.shape} in {other.path}")

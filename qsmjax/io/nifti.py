@@ -39,6 +39,9 @@ class NiftiVolume:
       header: nibabel's, unchanged.
       path: where it was read.
       oriented: whether the header said where the volume lies (sform or qform code above zero).
+      slope: the header's scale factor, already applied.
+      intercept: the header's intercept, already applied.
+      stored_as_float: whether the file held floating point.
     """
 
     data: np.ndarray
@@ -46,6 +49,9 @@ class NiftiVolume:
     header: nib.Nifti1Header
     path: Path
     oriented: bool
+    slope: float = 1.0
+    intercept: float = 0.0
+    stored_as_float: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,7 +87,16 @@ def load_volume(path: str | Path) -> NiftiVolume:
         raise ValueError(f"{path} must be a whole NIfTI file, got one that cannot be read ({reason[:200]})") from error
     header = image.header
     oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
-    return NiftiVolume(data=data, affine=affine, header=header, path=path, oriented=oriented)
+    return NiftiVolume(
+        data=data,
+        affine=affine,
+        header=header,
+        path=path,
+        oriented=oriented,
+        slope=float(getattr(image.dataobj, "slope", 1.0)),
+        intercept=float(getattr(image.dataobj, "inter", 0.0)),
+        stored_as_float=image.get_data_dtype().kind == "f",
+    )
 
 
 def save_volume(path: str | Path, data: np.ndarray, like: NiftiVolume) -> None:

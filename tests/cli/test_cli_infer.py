@@ -62,7 +62,7 @@ def test_one_word_makes_map_sidecar_and_picture(folder, scan, capsys):
     assert not made.data[~mask].any() and abs(made.data[mask].mean()) < 1e-6
     sidecar = json.loads((folder / "field_Chimap.json").read_text())
     assert sidecar["Method"] == "tv" and sidecar["Units"] == "ppm" and sidecar["B0DirectionSource"] == "affine"
-    assert sidecar["Parameters"]["weight"] > 0 and len(sidecar["InputSHA256"]) == 64
+    assert sidecar["Parameters"]["weight"] > 0 and len(sidecar["InputSHA256"][0]) == 64
     np.testing.assert_allclose(sidecar["B0Direction"], (0, np.sin(np.radians(20)), np.cos(np.radians(20))), atol=1e-6)
     assert (folder / "field_Chimap.png").read_bytes().startswith(b"\x89PNG")
     assert "B0 along" in capsys.readouterr().out
@@ -206,6 +206,9 @@ def spoil(name):
         (None, ["--set", "wait=1"], "did you mean weight?"),
         (None, ["--set", "weight"], "--set must be KEY=VALUE"),
         (None, ["--set", "weight=heavy"], "--set weight must be a number"),
+        (None, ["--set", "background.radius=3"], "must name a stage among inversion"),
+        (None, ["--input", "phase"], "--te must give one echo time for each of 1 echoes, got 0"),
+        (None, ["--input", "totalfield", "--set", "background.method=vsharpe"], "background.method must be one of"),
         (None, ["--set", "weight=-1"], "weight must be positive"),
         (None, ["--units", "hz"], "b0 must be given"),
         (None, ["--units", "rad", "--b0", "3"], "te must be given"),

@@ -1,0 +1,134 @@
+"""What `infer` leaves behind: the map, its sidecar, its picture, and the stages where they are asked for."""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsmjax.cli import methods
+from qsmjax.cli.scan import Scan
+from qsmjax.cli.stages import Stage
+from qsmjax.inversion.solution import Solution
+from qsmjax.io.nifti import file_hash, save_volume
+from qsmjax.io.sidecar import save_json
+from qsmjax.physics.field_map import FieldMap
+from qsmjax.pipeline import Referenced
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A map and the way to it.
+
+    Attributes:
+      scan: the input.
+      stages: the methods in their slots.
+      total: the total field, or the local one where that was the input.
+      local: the local field.
+      solution: the map as the inversion gave it.
+      mapped: the referenced map.
+      notes: what was done that a user should know.
+    """
+
+    scan: Scan
+    stages: Mapping[str, Stage]
+    total: FieldMap
+    local: FieldMap
+    solution: Solution
+    mapped: Referenced
+    notes: tuple[str, ...]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What went less than well."""
+        if bool(np.all(self.solution.converged)):
+            return []
+        return [
+            f"not converged: the change was still {float(np.max(self.solution.residual)):.2g} after "
+            f"{int(np.max(self.solution.iterations))} iterations: raise max_iterations with --set"
+        ]
+
+
+def write_result(target: Path, result: Result, args: argparse.Namespace, seconds: float) -> None:
+    """Write everything, the map last: where it stands, all that belongs to it stands too.
+
+    Raises:
+      OSError: if the folder cannot be written to.
+    """
+    stem = target.name.removesuffix(".gz").removesuffix(".nii")
+    beside = lambda name: target.with_name(f"{stem.removesuffix('_Chimap')}_{name}")
+    mask = np.asarray(result.local.mask)
+    if not args.no_figure:
+        from qsmjax.report.figures import three_plane  # matplotlib is paid for only where it draws
+
+        picture = target.with_name(f"{stem}.png")
+        three_plane(np.asarray(result.mapped.chi), picture, affine=result.scan.volume.affine, mask=mask, title=stem)
+    extra: dict[str, Any] = {}
+    if result.solution.std is not None:
+        extra["desc-std_Chimap"] = result.solution.std
+    if "background" in result.stages:
+        given = (
+            np.asarray(result.total.mask) if result.scan.removed is None else result.total.mask | result.scan.removed
+        )
+        extra |= {"mask": mask, "desc-removed_mask": given & ~mask}
+    if args.save_stages:
+        extra |= {"desc-local_fieldmap": result.local.field, "mask": mask}
+        if "background" in result.stages:
+            extra["desc-total_fieldmap"] = result.total.field
+        if result.total.noise is not None:
+            extra["desc-noise_fieldmap"] = result.total.noise
+    for name, volume in extra.items():
+        save_volume(beside(f"{name}.nii.gz"), np.asarray(volume), result.scan.volume)
+    save_json(target.with_name(f"{stem}.json"), sidecar(result, args, seconds))
+    save_volume(target, np.asarray(result.mapped.chi), result.scan.volume)
+
+
+def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
+    """Describe a map: methods, parameters, units, reference, geometry, input and versions."""
+    scan, solution, grid = result.scan, result.solution, result.local.geometry
+    stages = {slot: _described(stage) for slot, stage in result.stages.items()}
+    if solution.weight is not None:
+        stages["inversion"]["Parameters"]["weight"] = float(solution.weight)
+    return {
+        "Units": "ppm",
+        "Method": result.stages["inversion"].name,
+        **{key: value for key, value in stages["inversion"].items() if key != "Method"},
+        "Stages": stages,
+        "Input": [Path(path).name for path in args.field],
+        "InputKind": args.input,
+        "InputSHA256": [file_hash(path) for path in args.field],
+        "FieldUnits": args.units if args.input != "phase" else "rad",
+        "Reference": args.reference,
+        "ReferenceOffset": float(result.mapped.offset),
+        "B0Direction": [float(b) for b in grid.b0_dir],
+        "B0DirectionSource": scan.b0_source,
+        "MagneticFieldStrength": scan.b0,
+        "EchoTime": list(scan.te),
+        "VoxelSize": [float(d) for d in grid.voxel_size],
+        "MaskVoxels": int(np.asarray(result.local.mask).sum()),
+        "Iterations": int(np.max(solution.iterations)),
+        "Residual": float(np.max(solution.residual)),
+        "Converged": bool(np.all(solution.converged)),
+        "Notes": list(result.notes),
+        "Warnings": result.warnings,
+        "Seconds": round(seconds, 3),
+        "GeneratedBy": {
+            "Name": "qsmjax",
+            "Version": importlib.metadata.version("qsmjax"),
+            "jax": importlib.metadata.version("jax"),
+            "Python": platform.python_version(),
+        },
+    }
+
+
+def _described(stage: Stage) -> dict[str, Any]:
+    return {
+        "Method": stage.name,
+        "Description": methods.summary(stage.run),
+        "Parameters": dict(stage.parameters),
+        "References": methods.dois(stage.run),
+    }

@@ -1,0 +1,98 @@
+"""Which method stands in which slot, and with what options: presets, then `--set STAGE.KEY=VALUE`."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from qsmjax import pipeline
+from qsmjax.background import METHODS as BACKGROUNDS
+from qsmjax.cli import methods
+from qsmjax.cli.errors import UserError
+from qsmjax.cli.settings import options_of, parse_settings
+from qsmjax.inversion import METHODS as INVERSIONS
+from qsmjax.physics.field_map import FieldMap
+
+INPUTS = ("localfield", "totalfield", "phase")
+
+PRESETS: dict[str, dict[str, str]] = {
+    "default": {},
+    "consensus2024": {
+        "field.residual": "0.3",
+        "field.erode": "1",
+        "background.method": "vsharp",
+        "inversion.method": "nltv",
+    },
+    "fast": {"background.method": "vsharp", "inversion.method": "tkd"},
+}
+"""What differs from the defaults. consensus2024: Bilgic et al., Magn. Reson. Med. (2024), doi:10.1002/mrm.30006."""
+
+DEFAULTS = {"background.method": "ismv", "inversion.method": "tv"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A method in its slot.
+
+    Attributes:
+      name: the method's.
+      run: the method.
+      options: those that were set, typed.
+      describe: FieldMap -> what the method does to that scan beforehand, in lines.
+    """
+
+    name: str
+    run: Callable
+    options: dict[str, Any]
+    describe: Callable[[FieldMap], list[str]] = lambda _: []
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All options, those not set at their defaults."""
+        return {key: option.default for key, option in options_of(self.run).items()} | self.options
+
+
+def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
+    """Fill the slots that the input needs: "field" from phase, "background" from a total field, "inversion" always.
+
+    An option without a stage is the inversion's.
+
+    Raises:
+      UserError: if a stage, a method or an option is unknown, or an option belongs to a stage that the input skips.
+    """
+    needed = {"localfield": ["inversion"], "totalfield": ["background", "inversion"]}
+    slots = needed.get(args.input, ["field", "background", "inversion"])
+    words = DEFAULTS | PRESETS[args.preset]
+    if args.method:
+        # the preset's options were for the preset's method
+        words = {key: text for key, text in words.items() if not key.startswith("inversion.")}
+        words["inversion.method"] = args.method
+    for pair in args.set:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set must be KEY=VALUE, got {pair!r}")
+        key = key if "." in key else f"inversion.{key}"
+        if key.partition(".")[0] not in slots:
+            raise UserError(f"--set {key} must name a stage among {', '.join(slots)} for --input {args.input}")
+        words[key] = text
+    return {slot: _stage(slot, words, args.workdir if slot == "inversion" else None) for slot in slots}
+
+
+def _stage(slot: str, words: dict[str, str], workdir: str | None) -> Stage:
+    given = {key.partition(".")[2]: text for key, text in words.items() if key.startswith(f"{slot}.")}
+    name = given.pop("method", "fit")
+    if workdir:
+        from qsmjax.inference.network import load_network  # networks' libraries are not paid for by other methods
+
+        network = load_network(workdir)
+        pairs = [f"{key}={text}" for key, text in given.items()]
+        options = parse_settings(pairs, options_of(network.invert), network.name)
+        return Stage(network.name, network.invert, options, network.describe)
+    tables: dict[str, dict[str, Callable]] = {
+        "background": BACKGROUNDS,
+        "inversion": INVERSIONS,
+        "field": {"fit": pipeline.total_field},
+    }
+    run = methods.choose(name, tables[slot], what="--method" if slot == "inversion" else f"--set {slot}.method")
+    pairs = [f"{key}={text}" for key, text in given.items()]
+    return Stage(name, run, parse_settings(pairs, options_of(run), name))
