@@ -9,7 +9,7 @@ Volumes are (..., x, y, z) in NIfTI array order, chi and field in ppm of B0. b i
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from qsmjax.numerics.arrays import Kernel, Shape, Vector, VectorLike, Volume, as_vector, as_volume, check_grid
+from qsmjax.numerics.arrays import Kernel, Shape, VectorLike, Volume, as_vector, as_volume, check_grid
 from qsmjax.numerics.kspace import crop_to, fast_shape, frequencies, multiply_k, pad_to
 from qsmjax.physics.geometry import Geometry
 
@@ -24,6 +24,7 @@ def dipole_kernel(shape: Shape, voxel_size: VectorLike, b0_dir: VectorLike) -> K
       shape: voxels along x, y, z.
       voxel_size: edges of a voxel [mm]; may be traced.
       b0_dir: direction of B0 in voxel axes, of any length but zero; may be traced.
+      flip_symmetric: take the mean of all points that a sample stands for, so that flips keep it.
 
     Returns:
       D on the half spectrum, within [-2/3, 1/3].
@@ -35,9 +36,15 @@ def dipole_kernel(shape: Shape, voxel_size: VectorLike, b0_dir: VectorLike) -> K
     direction = as_vector("b0_dir", b0_dir)
     direction = direction / jnp.linalg.norm(direction)
     k = frequencies(shape, voxel_size)
-    nyquist = [jnp.arange(a.size).reshape(a.shape) == n / 2 for a, n in zip(k, shape)]
-    mirrored = [jnp.where(at, -a, a) for a, at in zip(k, nyquist)]
-    return (_dipole(k, direction) + _dipole(mirrored, direction)) / 2
+    parts = [a * b for a, b in zip(k, direction)]
+    # the mean over ±k at Nyquist leaves no product of a component there with one elsewhere
+    at_nyquist = [jnp.arange(a.size).reshape(a.shape) == n / 2 for a, n in zip(k, shape)]
+    inner = sum(jnp.where(at, 0, part) for at, part in zip(at_nyquist, parts))
+    outer = [jnp.where(at, part, 0) for at, part in zip(at_nyquist, parts)]
+    along_squared = inner**2 + (sum(part**2 for part in outer) if flip_symmetric else sum(outer) ** 2)
+    squared = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
+    # a safe denominator inside as well: `where` alone still sends NaN through the gradient
+    return jnp.where(squared > 0, 1 / 3 - along_squared / jnp.where(squared > 0, squared, 1), 0)
 
 
 def dipole_convolve(chi: ArrayLike, kernel: ArrayLike) -> Volume:
@@ -84,10 +91,3 @@ def forward_field(chi: ArrayLike, geometry: Geometry, *, padding: float = 0.5) -
     shape = fast_shape(geometry.shape, (x, y, z)) if padding else geometry.shape
     kernel = dipole_kernel(shape, geometry.voxel_size, geometry.b0_dir)
     return crop_to(dipole_convolve(pad_to(chi, shape), kernel), geometry.shape)
-
-
-def _dipole(k, b0_dir: Vector) -> Kernel:
-    along = k[0] * b0_dir[0] + k[1] * b0_dir[1] + k[2] * b0_dir[2]
-    squared = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
-    # a safe denominator inside as well: `where` alone still sends NaN through the gradient
-    return jnp.where(squared > 0, 1 / 3 - along**2 / jnp.where(squared > 0, squared, 1), 0)

@@ -58,6 +58,17 @@ def test_one_axis_of_the_voxel_is_not_another():
     np.testing.assert_allclose(turned.transpose(1, 0, 2), field, atol=2e-6)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_flip_symmetric_kernel_of_a_flipped_grid_is_the_flipped_kernel(axis):
+    shape, voxel_size, b0_dir = SHAPES[0], GRIDS[1], np.array(B0_DIRS[1])
+    chi = np.asarray(jax.random.normal(jax.random.key(4), shape))
+    kernel_of = lambda b: dipole.dipole_kernel(shape, voxel_size, b, flip_symmetric=True)
+    flipped_b0 = np.where(np.arange(3) == axis, -b0_dir, b0_dir)
+    field = dipole_convolve(chi, kernel_of(b0_dir))
+    flipped = dipole_convolve(np.flip(chi, axis), kernel_of(flipped_b0))
+    np.testing.assert_allclose(np.flip(flipped, axis), field, atol=2e-6)
+
+
 def coordinates(n, voxel_size):
     return np.meshgrid(*[(np.arange(n) - n / 2) * d for d in voxel_size], indexing="ij")
 
