@@ -14,11 +14,13 @@ from qsmjax.numerics.kspace import crop_to, fast_shape, frequencies, multiply_k,
 from qsmjax.physics.geometry import Geometry
 
 
-def dipole_kernel(shape: Shape, voxel_size: VectorLike, b0_dir: VectorLike) -> Kernel:
+def dipole_kernel(shape: Shape, voxel_size: VectorLike, b0_dir: VectorLike, *, flip_symmetric: bool = False) -> Kernel:
     """Sample the dipole kernel on the half spectrum that `jnp.fft.rfftn` returns.
 
-    On the Nyquist planes of an even axis k and -k share one sample, but an oblique B0 gives them different values.
-    The mean of the two is taken, so that the half spectrum and the full one describe the same real convolution.
+    On the Nyquist planes of an even axis k and -k share one sample, but an oblique B0 gives them different values. The
+    mean of the two is taken, so that the half spectrum and the full one describe the same real convolution. Where two
+    planes meet, the sample stands for four points, of which that mean takes two. The mean of all four makes the kernel
+    of a flipped grid the flipped kernel, which an inversion needs, since it divides by what is small there.
 
     Args:
       shape: voxels along x, y, z.

@@ -82,8 +82,8 @@ def inside_fraction(distance, radius):
 def test_sphere_makes_the_analytic_field(b0_dir):
     """Outside a sphere of radius a: field = chi/3 (a/r)³ (3 cos² θ - 1).
 
-    The edge is smooth, which leaves the outer field as it is: a hard one reaches Nyquist, where the kernel of an oblique
-    B0 jumps from face to face and rings by some per cent.
+    The edge is smooth, which leaves the outer field as it is: a hard one reaches Nyquist, where the kernel of an
+    oblique B0 jumps from face to face and rings by some per cent.
     """
     n, radius = 64, 6.0
     points = coordinates(n, (1, 1, 1))
