@@ -18,6 +18,7 @@ from qsmjax.io.nifti import file_hash, save_volume
 from qsmjax.io.sidecar import save_json
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import Referenced
+from qsmjax.report.paragraph import methods_paragraph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,9 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
             extra["desc-noise_fieldmap"] = result.total.noise
     for name, volume in extra.items():
         save_volume(beside(f"{name}.nii.gz"), np.asarray(volume), result.scan.volume)
-    save_json(target.with_name(f"{stem}.json"), sidecar(result, args, seconds))
+    described = sidecar(result, args, seconds)
+    described["MethodsParagraph"] = methods_paragraph(described)
+    save_json(target.with_name(f"{stem}.json"), described)
     save_volume(target, np.asarray(result.mapped.chi), result.scan.volume)
 
 

@@ -1,5 +1,6 @@
 """Pictures: the only room that imports matplotlib.
 
 - `figures`: `three_plane` views of volumes, and the `learning_curve` of a training run
+- `paragraph`: the methods paragraph out of a map's sidecar
 - `orientation`: volumes turned so that they are shown right, front and top up, whatever their affine
 """

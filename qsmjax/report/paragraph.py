@@ -1,0 +1,61 @@
+"""The methods paragraph: what a paper must say of how a map was made, out of the map's own sidecar.
+
+It covers what the consensus asks to be reported of the reconstruction: every algorithm with its parameters, the field
+strength and echo times, the voxel size, the direction of B0, the units and the reference region.
+
+References:
+  Bilgic et al., Magn. Reson. Med. (2024), doi:10.1002/mrm.30006.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+OPENINGS = {
+    "field": "The total field was fitted to the complex echoes after exact unwrapping",
+    "background": "The background field was removed by {method}",
+    "inversion": "The local field was inverted by {method}",
+}
+
+
+def methods_paragraph(sidecar: Mapping[str, Any]) -> str:
+    """Write the paragraph.
+
+    Args:
+      sidecar: as `infer` writes it beside a map.
+    """
+    software = sidecar["GeneratedBy"]
+    sentences = [
+        f"Susceptibility was mapped with {software['Name']} {software['Version']} (jax {software['jax']})",
+        _scan(sidecar),
+    ]
+    for slot, stage in sidecar["Stages"].items():
+        sentences.append(OPENINGS[slot].format(method=stage["Method"]) + _parameters(stage) + _references(stage))
+    region = {"mean": "the mean over the mask", "none": "no region"}.get(
+        sidecar["Reference"], "the mean over a given region"
+    )
+    sentences.append(f"Maps are in ppm, referenced to {region} (offset {sidecar['ReferenceOffset']:.2g} ppm)")
+    return ". ".join(sentence for sentence in sentences if sentence) + "."
+
+
+def _scan(sidecar: Mapping[str, Any]) -> str:
+    size = " x ".join(f"{d:.3g}" for d in sidecar["VoxelSize"])
+    known = [f"voxels of {size} mm"]
+    if sidecar["MagneticFieldStrength"]:
+        known.append(f"{sidecar['MagneticFieldStrength']:.4g} T")
+    if sidecar["EchoTime"]:
+        known.append("echo times " + ", ".join(f"{1000 * te:.3g}" for te in sidecar["EchoTime"]) + " ms")
+    direction = ", ".join(f"{b:.3f}" for b in sidecar["B0Direction"])
+    return f"The scan had {', '.join(known)}, and B0 along ({direction}) in voxel axes"
+
+
+def _parameters(stage: Mapping[str, Any]) -> str:
+    words = [f"{name} {_shown(value)}" for name, value in stage["Parameters"].items() if value is not None]
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _references(stage: Mapping[str, Any]) -> str:
+    return f" [{'; '.join('doi:' + doi for doi in stage['References'])}]" if stage["References"] else ""
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
