@@ -2,17 +2,29 @@
 
 - `direct`: tkd, tsvd, tikhonov: closed forms
 - `tv`: total variation, chi zero outside the mask
+- `nonlinear`: nltv, l1, hd: the same against the complex signal, or against outliers
+- `medi`: medi: the same, free at the edges of the magnitude
+- `harmonic`: wh: the same with a harmonic field as second unknown
+- `cosmos`: cosmos: several orientations, a sequence of FieldMaps; not in `METHODS`
+- `descent`: ndi, rts: early stopping, and the cone filled in
 
 Parts that the methods share:
 
 - `solution`: `Solution`, what each returns
 - `frame`: the padded box of the head in which each runs
+- `data_terms`: linear, nonlinear and robust, as proximal maps
+- `variation`: the solver of every method that penalises |∇chi|₁
 - `weighting`: trust in each voxel, the noise level, and the weight that it asks for
 """
 
 from collections.abc import Callable
 
+from qsmjax.inversion.cosmos import cosmos
+from qsmjax.inversion.descent import ndi, rts
 from qsmjax.inversion.direct import tikhonov, tkd, tsvd
+from qsmjax.inversion.harmonic import wh
+from qsmjax.inversion.medi import medi
+from qsmjax.inversion.nonlinear import hd, l1, nltv
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.tv import tv
 
@@ -21,4 +33,13 @@ METHODS: dict[str, Callable[..., Solution]] = {
     "tsvd": tsvd,
     "tikhonov": tikhonov,
     "tv": tv,
+    "nltv": nltv,
+    "l1": l1,
+    "hd": hd,
+    "medi": medi,
+    "wh": wh,
+    "ndi": ndi,
+    "rts": rts,
 }
+
+__all__ = ["METHODS", "Solution", "cosmos", *METHODS]

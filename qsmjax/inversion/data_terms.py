@@ -24,6 +24,9 @@ DataTerm = Callable[[Volume], Volume]
 DATA_PENALTY = 0.3
 """Penalty of the data split, for data weights about one (measured: 30 to 50 iterations)."""
 
+ROBUST_PENALTY = 0.05
+"""Penalty of the split for the robust term: its steps are threshold / penalty, so outliers are let go soon."""
+
 PHASE_NOISE = 0.02
 """Noise in radians that is assumed of a field whose echo is not known: a first-echo SNR of 50."""
 
@@ -60,7 +63,7 @@ def nonlinear(field: Volume, weights: Volume, radians: ArrayLike, penalty: float
     return prox
 
 
-def robust(field: Volume, weights: Volume, level: Float[Array, ""], penalty: float = DATA_PENALTY) -> DataTerm:
+def robust(field: Volume, weights: Volume, level: Float[Array, ""], penalty: float = ROBUST_PENALTY) -> DataTerm:
     """Pull towards the field as least absolute errors do.
 
     References:

@@ -83,12 +83,12 @@ def bounding_box(mask: Array) -> Box:
     return x, y, z
 
 
-def frame_shape(box: Box, *, whole: bool = False) -> Shape:
+def frame_shape(box: Box, *, whole: bool = False, margin: float = MARGIN) -> Shape:
     """Return the fast shape that holds a box and its margin; a field known everywhere gets no margin of zeros."""
     x, y, z = (part.stop - part.start for part in box)
     if whole:
         return x, y, z
-    a, b, c = (round(n * MARGIN) for n in (x, y, z))
+    a, b, c = (round(n * margin) for n in (x, y, z))
     return fast_shape((x, y, z), (a, b, c))
 
 

@@ -5,17 +5,18 @@
 E is the nonlinear or the robust term of `data_terms`; the solver and the weight are those of `tv`.
 """
 
+import functools
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from qsmjax.inversion import data_terms
 from qsmjax.inversion.frame import in_frame
 from qsmjax.inversion.solution import Solution
-from qsmjax.inversion.variation import gradient_step, minimise_variation, nothing, solution
+from qsmjax.inversion.variation import minimise_variation, solution
 from qsmjax.inversion.weighting import auto_weight, data_weights, noise_level
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.solvers import Report
-from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
@@ -154,12 +155,10 @@ def solve_nltv(
     weight = auto_weight(level, field, mask, geometry) if weight is None else weight
     solved = minimise_variation(
         term,
+        field,
         mask,
         geometry,
-        dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir),
         weight=weight,
-        clip=gradient_step(field, mask),
-        start=nothing(field),
         max_iterations=max_iterations,
         tolerance=tolerance,
         report=report,
@@ -185,12 +184,11 @@ def solve_l1(
     weight = auto_weight(level, field, mask, geometry) if weight is None else weight
     solved = minimise_variation(
         data_terms.robust(field, data_weights(mask, noise, magnitude), level),
+        field,
         mask,
         geometry,
-        dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir),
         weight=weight,
-        clip=gradient_step(field, mask),
-        start=nothing(field),
+        data_penalty=data_terms.ROBUST_PENALTY,
         max_iterations=max_iterations,
         tolerance=tolerance,
         report=report,
@@ -216,29 +214,16 @@ def solve_hd(
     level = noise_level(field, mask, geometry, noise)
     weights = data_weights(mask, noise, magnitude)
     weight = auto_weight(level, field, mask, geometry) if weight is None else weight
-    dipole = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
-    rest = {"weight": weight, "clip": gradient_step(field, mask), "report": report}
-    first = minimise_variation(
-        data_terms.robust(field, weights, level),
-        mask,
-        geometry,
-        dipole,
-        start=nothing(field),
-        max_iterations=robust_iterations,
-        tolerance=None,
-        **rest,
+    variation = functools.partial(
+        minimise_variation, field=field, mask=mask, geometry=geometry, weight=weight, report=report
+    )
+    absolute = data_terms.robust(field, weights, level)
+    first = variation(
+        absolute, data_penalty=data_terms.ROBUST_PENALTY, max_iterations=robust_iterations, tolerance=None
     )
     # the data split holds D chi, up to what the last iteration moved
-    error = weights * jnp.abs(data_terms.robust(field, weights, level)(first.state.data) - field)
+    error = weights * jnp.abs(absolute(first.state.data) - field)
     trusted = weights * jnp.minimum(1, OUTLIER * level / jnp.maximum(error, 1e-12))
-    second = minimise_variation(
-        data_terms.linear(field, trusted),
-        mask,
-        geometry,
-        dipole,
-        start=first.state,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        **rest,
-    )
+    squared = data_terms.linear(field, trusted)
+    second = variation(squared, start=first.state, max_iterations=max_iterations, tolerance=tolerance)
     return solution(second._replace(iterations=second.iterations + robust_iterations), mask, weight, tolerance)

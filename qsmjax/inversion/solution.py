@@ -30,6 +30,7 @@ class Solution:
       residual: the last relative change of chi, or the relative residual of a linear solve; 0 for a closed form.
       converged: whether the residual came down to the tolerance (a fixed count of iterations has none to miss).
       weight: regularisation weight that was used, where the method has one: the number that stands for "auto".
+      condition: condition number of the orientations, where there are several.
     """
 
     chi: Volume
@@ -38,3 +39,4 @@ class Solution:
     residual: Float[Array, "..."] = flax.struct.field(default_factory=_nought)
     converged: Bool[Array, "..."] = flax.struct.field(default_factory=_true)
     weight: Float[Array, "..."] | None = None
+    condition: Float[Array, "..."] | None = None

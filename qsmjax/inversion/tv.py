@@ -9,11 +9,10 @@ from jax.typing import ArrayLike
 from qsmjax.inversion import data_terms
 from qsmjax.inversion.frame import in_frame
 from qsmjax.inversion.solution import Solution
-from qsmjax.inversion.variation import gradient_step, minimise_variation, nothing, solution
+from qsmjax.inversion.variation import minimise_variation, solution
 from qsmjax.inversion.weighting import auto_weight, data_weights, noise_level
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.solvers import Report
-from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
@@ -77,12 +76,10 @@ def solve_tv(
         weight = auto_weight(noise_level(field, mask, geometry, noise), field, mask, geometry)
     solved = minimise_variation(
         data_terms.linear(field, data_weights(mask, noise, magnitude)),
+        field,
         mask,
         geometry,
-        dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir),
         weight=weight,
-        clip=gradient_step(field, mask),
-        start=nothing(field),
         max_iterations=max_iterations,
         tolerance=tolerance,
         report=report,

@@ -26,6 +26,7 @@ from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, rfft3
 from qsmjax.numerics.operators import difference, difference_adjoint, laplacian_k
 from qsmjax.numerics.solvers import Report, Solved, iterate
+from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.geometry import Geometry
 
 Triple = tuple[Volume, Volume, Volume]
@@ -56,52 +57,57 @@ def nothing(field: Volume) -> Splits:
 
 
 def gradient_step(field: Volume, mask: Mask) -> Float[Array, ""]:
-    """Choose the step in ∇chi: the field's own size, so that a field scaled gives a map scaled."""
+    """Choose the step in ∇chi [ppm/mm]: the root mean square of the field."""
     return jnp.maximum(jnp.sqrt(masked_mean(field**2, mask)), 1e-12)
 
 
 def minimise_variation(
     data_term: DataTerm,
+    field: Volume,
     mask: Mask,
     geometry: Geometry,
-    dipole: Kernel,
     *,
     weight: ArrayLike,
-    clip: Float[Array, ""],
-    start: Splits,
-    edges: Edges = EVERYWHERE,
     max_iterations: int,
     tolerance: ArrayLike | None,
     report: Report | None = None,
+    data_penalty: float = DATA_PENALTY,
+    edges: Edges = EVERYWHERE,
+    dipole: Kernel | None = None,
+    start: Splits | None = None,
 ) -> Solved:
     """Minimise data term plus total variation over maps that are zero outside the mask.
 
     Args:
-      data_term: proximal map of E at `DATA_PENALTY`.
+      data_term: proximal map of E at `data_penalty`.
+      field: local field [ppm], whose size sets the step in ∇chi: a field scaled gives a map scaled.
       mask: where chi may differ from zero.
-      geometry: voxel size of the grid; the gradient is per mm.
-      dipole: chi to field, in k-space.
+      geometry: voxel size and B0 direction; the gradient is per mm.
       weight: of the total variation [ppm mm].
-      clip: `gradient_step` [ppm/mm].
-      start: `nothing`, or the splits of an earlier call.
-      edges: weights of the three differences, between 0 (an edge is free) and 1.
       max_iterations: limit of the iterations.
       tolerance: relative change of chi at which to stop, or None.
       report: called after every iteration.
+      data_penalty: of the data split.
+      edges: weights of the three differences, between 0 (an edge is free) and 1.
+      dipole: chi to field in k-space, where it is not the plain dipole.
+      start: the splits of an earlier call; by default a map of zeros.
 
     Returns:
       The splits, the iterations, and the last relative change.
     """
-    shape, size = start.chi.shape, geometry.voxel_size
+    shape, size = field.shape, geometry.voxel_size
+    if dipole is None:
+        dipole = dipole_kernel(geometry.shape, size, geometry.b0_dir)
+    clip = gradient_step(field, mask)
     penalty = jnp.asarray(weight, jnp.float32) / clip
     clips = tuple(clip * edge for edge in edges)
-    inverse = 1 / (DATA_PENALTY * dipole**2 + penalty * laplacian_k(geometry.shape, size) + SUPPORT_PENALTY)
+    inverse = 1 / (data_penalty * dipole**2 + penalty * laplacian_k(geometry.shape, size) + SUPPORT_PENALTY)
 
     def step(state: Splits) -> Splits:
         made = data_term(state.data)
         image = penalty * pull_gradient(state.gradient, clips, size)
         image += SUPPORT_PENALTY * jnp.where(mask, state.support, -state.support)
-        chi_k = inverse * (dipole * rfft3(DATA_PENALTY * (2 * made - state.data)) + rfft3(image))
+        chi_k = inverse * (dipole * rfft3(data_penalty * (2 * made - state.data)) + rfft3(image))
         chi, makes = irfft3(chi_k, shape), irfft3(dipole * chi_k, shape)
         return Splits(
             chi=chi,
@@ -110,6 +116,7 @@ def minimise_variation(
             support=state.support + RELAXATION * (chi - jnp.where(mask, state.support, 0)),
         )
 
+    start = nothing(field) if start is None else start
     return iterate(step, start, max_iterations=max_iterations, tolerance=tolerance, report=report)
 
 

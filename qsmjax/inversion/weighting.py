@@ -98,8 +98,8 @@ def masked_mean(volume: Volume, mask: Mask) -> Float[Array, ""]:
 def masked_quantile(volume: Volume, mask: Mask, quantile: ArrayLike) -> Float[Array, ""]:
     """Return a quantile of non-negative values over a mask, by bisection.
 
-    Counting `BISECTIONS` times is faster than sorting millions of values once, on every platform. The result counts as a
-    constant in gradients.
+    Counting `BISECTIONS` times is faster than sorting millions of values once, on every platform. In gradients the
+    result counts as a constant.
     """
     volume = jax.lax.stop_gradient(jnp.where(mask, volume, jnp.inf))
     wanted = quantile * jnp.sum(mask)

@@ -7,6 +7,7 @@ diagonal in k-space; pad where the two faces of the volume must not meet.
 """
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from qsmjax.numerics.arrays import Kernel, Shape, VectorLike, Volume, as_vector
@@ -49,3 +50,18 @@ def laplacian_k(shape: Shape, voxel_size: VectorLike = VOXELS) -> Kernel:
     size = as_vector("voxel_size", voxel_size)
     parts = [(2 - 2 * jnp.cos(2 * jnp.pi * k * d)) / d**2 for k, d in zip(frequencies(shape, size), size)]
     return parts[0] + parts[1] + parts[2]
+
+
+def sphere_mean_k(shape: Shape, voxel_size: VectorLike, radius: ArrayLike) -> Kernel:
+    """Return the symbol of the mean over a sphere on the half spectrum: 3 (sin x - x cos x) / x³, x = 2π|k| radius.
+
+    Args:
+      shape: voxels along x, y, z.
+      voxel_size: edges of a voxel [mm]; may be traced.
+      radius: of the sphere [mm]; may be traced.
+    """
+    x, y, z = frequencies(shape, voxel_size)
+    at = 2 * jnp.pi * radius * jnp.sqrt(x**2 + y**2 + z**2)
+    # near zero the difference of sine and cosine cancels: the series 1 - x²/10 is exact to rounding there
+    far = jnp.maximum(at, 0.1)
+    return jnp.where(at < 0.1, 1 - at**2 / 10, 3 * (jnp.sin(far) - far * jnp.cos(far)) / far**3)

@@ -1,0 +1,147 @@
+"""Total variation with a second unknown: a harmonic field, what the background removal has left.
+
+    minimise ½ |W (D chi + h - f)|² + weight |∇chi|₁ + harmonic_weight/2 |M Δh|²    with chi = 0 outside the mask
+
+M is the mask: inside it a background field has no sources, so that its Laplacian is small. The splits are those of
+`variation`, and one more for Δh; chi and h are solved for together, a 2x2 system at each frequency. An iteration
+holds three FFT pairs.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from qsmjax.inversion import data_terms
+from qsmjax.inversion.frame import in_frame
+from qsmjax.inversion.solution import Solution
+from qsmjax.inversion.variation import (
+    EVERYWHERE,
+    RELAXATION,
+    SUPPORT_PENALTY,
+    Splits,
+    gradient_step,
+    nothing,
+    pull_gradient,
+    push_gradient,
+    solution,
+)
+from qsmjax.inversion.weighting import auto_weight, data_weights, noise_level
+from qsmjax.numerics.arrays import Mask, Volume
+from qsmjax.numerics.kspace import irfft3, rfft3
+from qsmjax.numerics.operators import laplacian_k
+from qsmjax.numerics.solvers import Report, iterate
+from qsmjax.physics.dipole import dipole_kernel
+from qsmjax.physics.field_map import FieldMap
+from qsmjax.physics.geometry import Geometry
+
+HARMONIC_PENALTY = 300.0
+"""Penalty of the Laplacian's split [mm⁴] (measured: 3 leaves 28 % NRMSE after 100 iterations where 300 leaves 24 %)."""
+
+
+class _State(NamedTuple):
+    chi: Volume
+    splits: Splits
+    laplacian: Volume
+
+
+def wh(
+    field_map: FieldMap,
+    *,
+    weight: float | None = None,
+    harmonic_weight: float = 1e4,
+    max_iterations: int = 200,
+    tolerance: float | None = 1e-3,
+    report: Report | None = None,
+) -> Solution:
+    """Find the map of least total variation, and a harmonic field beside it, that make the field (weak harmonics).
+
+        ½ |W (D chi + h - field)|² + weight |∇chi|₁ + harmonic_weight/2 |M Δh|²,    chi = 0 outside the mask M
+
+    Args:
+      field_map: local field, which may hold what is left of the background.
+      weight: of the total variation [ppm mm], as in `tv`; by default the one that the noise asks for.
+      harmonic_weight: of the harmonic field's Laplacian in the mask [mm⁴]; at the published 150 the second unknown
+        takes a part of the tissue's own field.
+      max_iterations: limit of the iterations.
+      tolerance: relative change of chi at which to stop; None for exactly `max_iterations`, through which
+        reverse-mode gradients flow.
+      report: called after every iteration with its number and the change of chi.
+
+    References:
+      Milovic et al., Magn. Reson. Med. 81:1399 (2019), doi:10.1002/mrm.27483.
+    """
+    return in_frame(
+        solve_wh,
+        field_map,
+        uses=("noise", "magnitude"),
+        weight=weight,
+        harmonic_weight=harmonic_weight,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        report=report,
+    )
+
+
+def solve_wh(
+    field: Volume,
+    mask: Mask,
+    geometry: Geometry,
+    *,
+    noise: Volume | None = None,
+    magnitude: Volume | None = None,
+    weight: ArrayLike | None = None,
+    harmonic_weight: ArrayLike = 1e4,
+    max_iterations: int = 200,
+    tolerance: ArrayLike | None = 1e-3,
+    report: Report | None = None,
+) -> Solution:
+    """Run `wh` on arrays, periodically on their grid."""
+    field = jnp.where(mask, field, 0)
+    if weight is None:
+        weight = auto_weight(noise_level(field, mask, geometry, noise), field, mask, geometry)
+    data_term = data_terms.linear(field, data_weights(mask, noise, magnitude))
+    shape, size = field.shape, geometry.voxel_size
+    clip = gradient_step(field, mask)
+    penalty = jnp.asarray(weight, jnp.float32) / clip
+    clips = tuple(clip * edge for edge in EVERYWHERE)
+    # the proximal map of the Laplacian's split: shrink in the mask, keep outside
+    keep = jnp.where(mask, HARMONIC_PENALTY / (HARMONIC_PENALTY + jnp.asarray(harmonic_weight)), 1)
+
+    dipole = dipole_kernel(geometry.shape, size, geometry.b0_dir)
+    laplacian = laplacian_k(geometry.shape, size)
+    prior = penalty * laplacian + SUPPORT_PENALTY
+    harmonic = HARMONIC_PENALTY * laplacian**2
+    mu = data_terms.DATA_PENALTY
+    determinant = mu * prior + harmonic * (mu * dipole**2 + prior)
+
+    def step(state: _State) -> _State:
+        splits = state.splits
+        made, flat = data_term(splits.data), keep * state.laplacian
+        image = penalty * pull_gradient(splits.gradient, clips, size)
+        image += SUPPORT_PENALTY * jnp.where(mask, splits.support, -splits.support)
+        data_k = rfft3(mu * (2 * made - splits.data))
+        chi_k = dipole * data_k + rfft3(image)
+        rest_k = data_k + HARMONIC_PENALTY * laplacian * rfft3(2 * flat - state.laplacian)
+        chi_k, rest_k = (
+            ((mu + harmonic) * chi_k - mu * dipole * rest_k) / determinant,
+            ((mu * dipole**2 + prior) * rest_k - mu * dipole * chi_k) / determinant,
+        )
+        chi, makes, curved = (irfft3(a, shape) for a in (chi_k, dipole * chi_k + rest_k, laplacian * rest_k))
+        moved = Splits(
+            chi=chi,
+            data=splits.data + RELAXATION * (makes - made),
+            gradient=push_gradient(splits.gradient, chi, clips, size),
+            support=splits.support + RELAXATION * (chi - jnp.where(mask, splits.support, 0)),
+        )
+        return _State(chi, moved, state.laplacian + RELAXATION * (curved - flat))
+
+    start = nothing(field)
+    solved = iterate(
+        step,
+        _State(start.chi, start, start.chi),
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        report=report,
+    )
+    return solution(solved, mask, weight, tolerance)

@@ -1,0 +1,54 @@
+"""Laws of COSMOS: exact where everything is known, and better than one orientation where it is not."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qsmjax.inversion import cosmos
+from qsmjax.physics.dipole import dipole_convolve, dipole_kernel, forward_field
+from qsmjax.physics.field_map import field_map
+from qsmjax.physics.geometry import geometry
+
+SHAPE = (24, 20, 22)
+DIRECTIONS = [(0, 0, 1), (0.5, 0, 0.87), (0, 0.5, 0.87), (-0.35, -0.35, 0.87)]
+
+
+def chi_and_mask():
+    at = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in SHAPE], indexing="ij"))
+    mask = np.linalg.norm(at, axis=0) < 8.5
+    chi = np.where(mask & (np.abs(at[0]) < 3), 0.2, 0) - np.where(np.linalg.norm(at, axis=0) < 2, 0.5, 0)
+    return chi.astype(np.float32), mask
+
+
+def test_is_exact_where_the_fields_are_known_everywhere():
+    chi, _ = chi_and_mask()
+    chi -= chi.mean()
+    maps = []
+    for direction in DIRECTIONS:
+        grid = geometry(SHAPE, (1, 1.2, 0.9), direction)
+        maps.append(field_map(dipole_convolve(chi, dipole_kernel(SHAPE, (1, 1.2, 0.9), direction)), None, grid))
+    solution = cosmos(maps)
+    assert np.linalg.norm(solution.chi - chi) < 1e-4 * np.linalg.norm(chi)
+    assert 1 < float(solution.condition) < 30
+
+
+def test_brings_back_a_map_from_masked_fields_and_weighs_them_by_noise():
+    chi, mask = chi_and_mask()
+    maps = []
+    for i, direction in enumerate(DIRECTIONS):
+        grid = geometry(SHAPE, (1, 1, 1), direction)
+        noise = 0.1 if i == 3 else 1e-3
+        field = forward_field(chi, grid, padding=1.0) + noise * np.random.default_rng(i).normal(size=SHAPE)
+        maps.append(field_map(field, mask, grid, noise=noise))
+    solution = cosmos(maps)
+    error = np.linalg.norm((solution.chi - chi)[mask]) / np.linalg.norm(chi[mask])
+    assert error < 0.12 and bool(solution.converged)
+    assert not np.asarray(solution.chi)[~mask].any()
+
+
+def test_one_direction_is_refused():
+    same = field_map(jnp.ones(SHAPE), None, geometry(SHAPE))
+    with pytest.raises(ValueError, match="at least two orientations, got 1"):
+        cosmos([same])
+    with pytest.raises(ValueError, match="at least two directions of B0"):
+        cosmos([same, same])
