@@ -3,5 +3,13 @@
 - `main`: `qsmjax COMMAND`
 - `infer`: a field map to a susceptibility map
 - `train`: simulated heads or the user's own maps to a network
+- `cosmos`: several orientations of one head to one susceptibility map
+- `simulate`: label maps to scans with their truth
+
+Parts that the commands share:
+
+- `scan`, `echoes`: files to a field map, with every check
+- `stages`, `settings`, `methods`: which method stands in which slot, and its options
+- `outputs`, `progress`: what is left behind, and what is shown meanwhile
 - `errors`: one line and exit status 2
 """

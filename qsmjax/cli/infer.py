@@ -141,12 +141,7 @@ def reconstruct(args: argparse.Namespace) -> Result:
       UserError: if the input or an option does not fit.
     """
     stages = choose_stages(args)
-    scan = read_echoes(args, stages["field"]) if args.input == "phase" else read_scan(args)
-    total = local = scan.field_map
-    if not args.quiet:
-        _announce(scan, stages)
-    if "background" in stages:
-        local = stages["background"].run(total, **stages["background"].options)
+    scan, local = to_local_field(args, stages)
     invert = stages["inversion"]
     notes = (*scan.notes, *invert.describe(local))
     if not args.quiet:
@@ -155,7 +150,21 @@ def reconstruct(args: argparse.Namespace) -> Result:
     region = _region(args, scan, local)
     with iterations(invert.run, invert.options, quiet=args.quiet) as reporting:
         solution, mapped = local_field_to_chi(local, invert.run, region=region, **invert.options, **reporting)
-    return Result(scan, stages, total, local, solution, mapped, notes)
+    return Result(scan, stages, local, solution, mapped, notes)
+
+
+def to_local_field(args: argparse.Namespace, stages: Mapping[str, Stage]) -> tuple[Scan, FieldMap]:
+    """Read the input and go through the stages that stand before the inversion.
+
+    Returns:
+      The scan as it was read (its field total, where the input was), and its local field.
+    """
+    scan = read_echoes(args, stages["field"]) if args.input == "phase" else read_scan(args)
+    if not args.quiet:
+        _announce(scan, stages)
+    if "background" not in stages:
+        return scan, scan.field_map
+    return scan, stages["background"].run(scan.field_map, **stages["background"].options)
 
 
 def _region(args: argparse.Namespace, scan: Scan, local: FieldMap) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from qsmjax.cli.errors import guarded
 COMMANDS = {
     "infer": "a field map to a susceptibility map",
     "train": "train a network on simulated heads or on your own maps",
+    "cosmos": "several orientations of one head to one susceptibility map",
     "simulate": "make scans with their truth from label maps",
 }
 

@@ -26,9 +26,8 @@ class Result:
     """A map and the way to it.
 
     Attributes:
-      scan: the input.
+      scan: the input: its field is total, unless a local one was given.
       stages: the methods in their slots.
-      total: the total field, or the local one where that was the input.
       local: the local field.
       solution: the map as the inversion gave it.
       mapped: the referenced map.
@@ -37,7 +36,6 @@ class Result:
 
     scan: Scan
     stages: Mapping[str, Stage]
-    total: FieldMap
     local: FieldMap
     solution: Solution
     mapped: Referenced
@@ -73,15 +71,17 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
         extra["desc-std_Chimap"] = result.solution.std
     if "background" in result.stages:
         given = (
-            np.asarray(result.total.mask) if result.scan.removed is None else result.total.mask | result.scan.removed
+            np.asarray(result.scan.field_map.mask)
+            if result.scan.removed is None
+            else result.scan.field_map.mask | result.scan.removed
         )
         extra |= {"mask": mask, "desc-removed_mask": given & ~mask}
     if args.save_stages:
         extra |= {"desc-local_fieldmap": result.local.field, "mask": mask}
         if "background" in result.stages:
-            extra["desc-total_fieldmap"] = result.total.field
-        if result.total.noise is not None:
-            extra["desc-noise_fieldmap"] = result.total.noise
+            extra["desc-total_fieldmap"] = result.scan.field_map.field
+        if result.scan.field_map.noise is not None:
+            extra["desc-noise_fieldmap"] = result.scan.field_map.noise
     for name, volume in extra.items():
         save_volume(beside(f"{name}.nii.gz"), np.asarray(volume), result.scan.volume)
     described = sidecar(result, args, seconds)

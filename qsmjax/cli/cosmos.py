@@ -1,0 +1,230 @@
+"""Combine several orientations of one head into one susceptibility map (COSMOS).
+
+  qsmjax cosmos DIR -o OUT
+
+DIR has one folder an orientation, each with a field or phase, and what is known of it:
+
+  localfield.nii.gz | totalfield.nii.gz | phase*.nii.gz      the scan, [ppm] if a field
+  mask.nii.gz  magnitude*.nii.gz  params.json                 each optional, as for `qsmjax infer`
+  to_reference.mat                                            optional: FLIRT's matrix, else magnitudes are registered
+
+OUT gets the map in the reference orientation, cosmos_Chimap.nii.gz, with its sidecar and picture, and in OUT/labels for
+each orientation the map turned back to it, with its mask and local field: what `qsmjax train --data OUT/labels` takes.
+"""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from qsmjax.cli import infer
+from qsmjax.cli.errors import UserError
+from qsmjax.cli.progress import iterations
+from qsmjax.cli.scan import Scan
+from qsmjax.cli.settings import options_of, parse_settings
+from qsmjax.cli.stages import PRESETS, choose_stages
+from qsmjax.inversion import cosmos
+from qsmjax.io.nifti import SUFFIXES, save_volume
+from qsmjax.io.sidecar import save_json
+from qsmjax.physics.field_map import FieldMap, field_map
+from qsmjax.pipeline import reference
+from qsmjax.registration.flirt import from_flirt, read_flirt, to_flirt, write_flirt
+from qsmjax.registration.resample import resample, resample_mask, turned_b0
+from qsmjax.registration.rigid import register_rigid
+from qsmjax.report.figures import three_plane
+
+KINDS = {"localfield": "localfield", "totalfield": "totalfield", "phase": "phase"}
+"""First word of a scan's file name, and what it is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Orientation:
+    """One orientation of the head.
+
+    Attributes:
+      name: of its folder.
+      scan: its input.
+      local: its local field, on its own grid.
+      transform: 4x4, the reference's world to its own [mm].
+      correlation: that the registration reached; None where it was given or not needed.
+    """
+
+    name: str
+    scan: Scan
+    local: FieldMap
+    transform: np.ndarray
+    correlation: float | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cosmos`."""
+    add = parser.add_argument
+    add("folder", metavar="DIR", help="one folder an orientation")
+    add("-o", "--output", metavar="OUT", required=True, help="folder of the results; made if it is not there")
+    add("--orientation", metavar="NAME", help="folder of the reference orientation; default: the first by name")
+    add("--preset", choices=PRESETS, default="default", help="methods of the stages before COSMOS")
+    add("--set", action="append", default=[], metavar="[STAGE.]KEY=VALUE", help="an option of COSMOS or of a stage")
+    add("--no-register", action="store_true", help="the orientations share one world already: go by their affines")
+    add("--quiet", action="store_true", help="say nothing but errors")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `cosmos`.
+
+    Returns:
+      The exit status.
+    """
+    folders = _folders(args)
+    own = [pair for pair in args.set if not pair.startswith(("field.", "background."))]
+    options = parse_settings(own, options_of(cosmos), "cosmos")
+    output = Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+    first = _orientation(folders[0], args, None)
+    orientations = [first, *(_orientation(folder, args, first) for folder in folders[1:])]
+    on_reference = [bring_to(first, orientation) for orientation in orientations]
+    with iterations(cosmos, options, quiet=args.quiet) as reporting:
+        solution = cosmos(on_reference, **options, **reporting)
+    support = jnp.any(jnp.stack([f.mask for f in on_reference]), axis=0)
+    mapped = reference(solution.chi, support, support)
+    chi = np.asarray(mapped.chi)
+    warnings = [] if bool(solution.converged) else [f"not converged: residual {float(solution.residual):.2g}"]
+    described = {
+        "Units": "ppm",
+        "Method": "cosmos",
+        "Parameters": {key: option.default for key, option in options_of(cosmos).items()} | options,
+        "Reference": "mean",
+        "ReferenceOffset": float(mapped.offset),
+        "ReferenceOrientation": first.name,
+        "Orientations": [_described(o, f) for o, f in zip(orientations, on_reference)],
+        "ConditionNumber": None if solution.condition is None else float(solution.condition),
+        "Iterations": int(solution.iterations),
+        "Residual": float(solution.residual),
+        "Warnings": warnings,
+    }
+    three_plane(chi, output / "cosmos_Chimap.png", affine=first.scan.volume.affine, mask=support, title="cosmos")
+    save_labels(output / "labels", chi, first, orientations)
+    save_json(output / "cosmos_Chimap.json", described)
+    save_volume(output / "cosmos_Chimap.nii.gz", chi, first.scan.volume)
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    if not args.quiet:
+        print(f"condition number {described['ConditionNumber']:.2f}; chi in {output / 'cosmos_Chimap.nii.gz'}")
+    return 0
+
+
+def bring_to(first: Orientation, other: Orientation) -> FieldMap:
+    """Bring an orientation's local field to the reference's grid, with the direction that B0 has there."""
+    if other is first:
+        return first.local
+    source, target = other.scan.volume.affine, first.scan.volume.affine
+    shape = first.local.geometry.shape
+    to = lambda volume: resample(volume, source, target, shape, other.transform)
+    mask = resample_mask(other.local.mask, source, target, shape, other.transform)
+    b0_dir = turned_b0(other.local.geometry.b0_dir, source, target, other.transform)
+    noise = other.local.noise
+    return field_map(
+        to(other.local.field),
+        mask,
+        dataclasses.replace(first.local.geometry, b0_dir=b0_dir),
+        noise=None if noise is None else jnp.maximum(to(noise), jnp.min(jnp.where(other.local.mask, noise, jnp.inf))),
+    )
+
+
+def save_labels(folder: Path, chi: np.ndarray, first: Orientation, orientations: list[Orientation]) -> None:
+    """Turn the map back to every orientation, and save it with that orientation's mask, field and matrix."""
+    folder.mkdir(exist_ok=True)
+    for o in orientations:
+        source, target, shape = first.scan.volume.affine, o.scan.volume.affine, o.local.geometry.shape
+        turned = chi if o is first else resample(chi, source, target, shape, np.linalg.inv(o.transform))
+        matrix = to_flirt(o.transform, target, shape, source, chi.shape)
+        save_volume(folder / f"{o.name}_localfield.nii.gz", np.asarray(o.local.field), o.scan.volume)
+        save_volume(folder / f"{o.name}_mask.nii.gz", np.asarray(o.local.mask), o.scan.volume)
+        save_volume(folder / f"{o.name}_chi.nii.gz", np.where(o.local.mask, turned, 0), o.scan.volume)
+        write_flirt(folder / f"{o.name}_to_reference.mat", matrix)
+
+
+def _folders(args: argparse.Namespace) -> list[Path]:
+    folder = Path(args.folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} must be a folder with one folder an orientation, got none there")
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and _scan_files(path))
+    if len(found) < 2:
+        raise UserError(
+            f"{folder} must hold at least two folders with localfield, totalfield or phase files, got {len(found)}"
+        )
+    if args.orientation is None:
+        return found
+    named = [path for path in found if path.name == args.orientation]
+    if not named:
+        raise UserError(f"--orientation must be one of {', '.join(p.name for p in found)}, got {args.orientation!r}")
+    return named + [path for path in found if path not in named]
+
+
+def _scan_files(folder: Path) -> tuple[str, list[Path]] | None:
+    for word, kind in KINDS.items():
+        files = _named(folder, word)
+        if files:
+            return kind, files
+    return None
+
+
+def _named(folder: Path, word: str) -> list[Path]:
+    return sorted(path for path in folder.glob(f"{word}*") if path.name.endswith(SUFFIXES))
+
+
+def _orientation(folder: Path, args: argparse.Namespace, first: Orientation | None) -> Orientation:
+    kind, files = _scan_files(folder) or ("", [])
+    words = [str(path) for path in files] + ["--input", kind, "--preset", args.preset, "--quiet"]
+    for flag in ("mask", "magnitude"):
+        found = _named(folder, flag)
+        words += [f"--{flag}", *(str(path) for path in found)] if found else []
+    if (folder / "params.json").is_file():
+        words += ["--params", str(folder / "params.json")]
+    needed = {"phase": ("field.", "background."), "totalfield": ("background.",)}.get(kind, ())
+    words += [word for pair in args.set if pair.startswith(needed or "-") for word in ("--set", pair)]
+    parser = argparse.ArgumentParser()
+    infer.add_arguments(parser)
+    asked = parser.parse_args(words)
+    try:
+        scan, local = infer.to_local_field(asked, choose_stages(asked))
+    except ValueError as error:
+        raise UserError(f"orientation {folder.name}: {error}") from error
+    transform, correlation = _transform(folder, scan, first, args)
+    if not args.quiet:
+        aligned = "" if correlation is None else f", registered with correlation {correlation:.3f}"
+        print(f"{folder.name}: {kind}, {int(local.mask.sum())} voxels{aligned}")
+    return Orientation(folder.name, scan, local, transform, correlation)
+
+
+def _transform(folder: Path, scan: Scan, first: Orientation | None, args) -> tuple[np.ndarray, float | None]:
+    if first is None:
+        return np.eye(4), None
+    fixed, moving = first.scan, scan
+    matrix = folder / "to_reference.mat"
+    if matrix.is_file():
+        shapes = moving.volume.shape[:3], fixed.volume.shape[:3]
+        return from_flirt(read_flirt(matrix), moving.volume.affine, shapes[0], fixed.volume.affine, shapes[1]), None
+    if args.no_register:
+        return np.eye(4), None
+    images = [s.field_map.magnitude for s in (moving, fixed)]
+    if images[0] is None or images[1] is None:
+        raise UserError(
+            f"orientation {folder.name} must have a magnitude to be registered by, got none here or in {first.name}: "
+            "add magnitude.nii.gz, or to_reference.mat, or say --no-register"
+        )
+    found = register_rigid(images[0], images[1], moving.volume.affine, fixed.volume.affine)
+    return found.transform, found.correlation
+
+
+def _described(orientation: Orientation, on_reference: FieldMap) -> dict[str, Any]:
+    return {
+        "Name": orientation.name,
+        "B0Direction": [float(b) for b in on_reference.geometry.b0_dir],
+        "Transform": np.asarray(orientation.transform).tolist(),
+        "Correlation": orientation.correlation,
+        "Notes": list(orientation.scan.notes),
+    }

@@ -1,0 +1,92 @@
+"""`qsmjax cosmos` from folders to one map, and labels for training turned back to every orientation."""
+
+import json
+
+import numpy as np
+import pytest
+
+from qsmjax.cli.main import run_command
+from qsmjax.io.nifti import load_volume, new_volume, save_volume
+from qsmjax.physics.dipole import forward_field
+from qsmjax.physics.geometry import geometry_from_affine
+from qsmjax.registration.flirt import to_flirt, write_flirt
+
+SHAPE = (24, 24, 24)
+TILTS = {"a": (0.0, 0), "b": (28.0, 0), "c": (-25.0, 1), "d": (30.0, 1)}
+
+
+def affine():
+    matrix = np.eye(4)
+    matrix[:3, 3] = -11.5
+    return matrix
+
+
+def rotation(degrees, axis):
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    matrix = np.eye(4)
+    i, j = [a for a in range(3) if a != axis]
+    matrix[i, i], matrix[i, j], matrix[j, i], matrix[j, j] = c, -s, s, c
+    return matrix
+
+
+def head(transform):
+    """The head after it was turned: balls of susceptibility and a mask, on the scanner's grid."""
+    index = np.array(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij")).reshape(3, -1)
+    world = affine()[:3, :3] @ index + affine()[:3, 3:]
+    own = np.linalg.inv(transform)[:3, :3] @ world
+    ball = lambda centre, width: np.exp(-np.sum((own - np.reshape(centre, (3, 1))) ** 2, 0) / (2 * width**2))
+    chi = 0.1 * ball((2, 1, 0), 2.0) - 0.06 * ball((-4, 2, 3), 1.8) + 0.04 * ball((1, -5, -3), 2.2)
+    mask = np.linalg.norm(world, axis=0) < 10.5
+    return (chi * mask).reshape(SHAPE), mask.reshape(SHAPE)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    for name, tilt in TILTS.items():
+        turn = rotation(*tilt)
+        chi, mask = head(turn)
+        field = np.where(mask, np.asarray(forward_field(chi, geometry_from_affine(affine(), SHAPE))), 0)
+        folder = tmp_path / "scans" / name
+        folder.mkdir(parents=True)
+        save_volume(folder / "localfield.nii.gz", field, new_volume(field, affine()))
+        write_flirt(folder / "to_reference.mat", to_flirt(turn, affine(), SHAPE, affine(), SHAPE))
+    return tmp_path / "scans"
+
+
+def test_orientations_become_one_map_and_labels(scans, tmp_path, capsys):
+    assert run_command("cosmos", [str(scans), "-o", str(tmp_path / "out")]) == 0
+    assert "condition number" in capsys.readouterr().out
+    truth, mask = head(np.eye(4))
+    found = load_volume(tmp_path / "out" / "cosmos_Chimap.nii.gz").data
+    error = (found - truth)[mask] - (found - truth)[mask].mean()
+    assert np.linalg.norm(error) / np.linalg.norm(truth[mask] - truth[mask].mean()) < 0.15
+    told = json.loads((tmp_path / "out" / "cosmos_Chimap.json").read_text())
+    assert told["ReferenceOrientation"] == "a" and told["ConditionNumber"] > 1
+    np.testing.assert_allclose(told["Orientations"][1]["B0Direction"], rotation(28, 0).T[:3, 2], atol=1e-5)
+    for name, tilt in TILTS.items():
+        turned, mask = head(rotation(*tilt))
+        label = load_volume(tmp_path / "out" / "labels" / f"{name}_chi.nii.gz").data
+        assert np.corrcoef(label[mask], turned[mask])[0, 1] > 0.97
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "must be a folder with one folder an orientation"),
+        (["."], "must hold at least two folders"),
+        (["scans", "--orientation", "z"], "--orientation must be one of a, b, c, d"),
+        (["scans", "--set", "tolerence=1"], "did you mean tolerance?"),
+    ],
+)
+def test_what_cannot_be_gets_one_line(scans, tmp_path, words, message, capsys, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path if words[0] != "." else tmp_path / "empty")
+    assert run_command("cosmos", [*words, "-o", "out"]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_an_orientation_without_a_magnitude_says_so(scans, tmp_path, capsys):
+    (scans / "b" / "to_reference.mat").unlink()
+    assert run_command("cosmos", [str(scans), "-o", str(tmp_path / "out"), "--quiet"]) == 2
+    assert "orientation b must have a magnitude" in capsys.readouterr().err
