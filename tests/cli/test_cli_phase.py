@@ -1,0 +1,122 @@
+"""From phase files to a map: echoes, mask, background and inversion in one command, each stage told."""
+
+import json
+
+import numpy as np
+import pytest
+
+from qsmjax.cli.main import run_command
+from qsmjax.io.nifti import load_volume, new_volume, save_volume
+from qsmjax.physics.dipole import forward_field
+from qsmjax.physics.geometry import geometry
+from qsmjax.physics.units import radians_per_ppm
+
+SHAPE = (28, 28, 28)
+TE = (0.004, 0.010, 0.018)
+B0 = 3.0
+
+
+@pytest.fixture(scope="module")
+def head():
+    """Balls in a ball, and a strong source outside: chi, mask, local and total field, echoes."""
+    points = np.array(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in SHAPE], indexing="ij"))
+    ball = lambda centre, radius: (
+        1 / (1 + np.exp((np.linalg.norm(points - np.reshape(centre, (3, 1, 1, 1)), axis=0) - radius) / 0.5))
+    )
+    mask = ball((0, 0, 0), 11.5) > 0.5
+    chi = (0.12 * ball((2, 1, 0), 2.5) - 0.08 * ball((-4, 3, 2), 2.0)) * mask
+    outside = 2.0 * ball((0, 0, -16), 2.5)
+    grid = geometry(SHAPE)
+    local, total = (np.asarray(forward_field(c, grid, padding=1)) for c in (chi, chi + outside))
+    rng = np.random.default_rng(0)
+    phase = np.stack([total * float(radians_per_ppm(B0, te)) + 0.3 for te in TE])
+    magnitude = np.stack([mask * np.exp(-25 * te) for te in TE])
+    noise = 0.004 * (rng.normal(size=phase.shape) + 1j * rng.normal(size=phase.shape))
+    signal = magnitude * np.exp(1j * phase) + noise
+    return chi, mask, local * mask, total * mask, signal
+
+
+def infer(*words):
+    return run_command("infer", [str(word) for word in words])
+
+
+def write(path, data):
+    save_volume(path, data, new_volume(data, np.eye(4)))
+    return path
+
+
+def error_of(found, chi, mask):
+    truth = chi - chi[mask].mean()
+    found = found - found[mask].mean()
+    return np.linalg.norm((found - truth)[mask]) / np.linalg.norm(truth[mask])
+
+
+def test_total_field_to_map(tmp_path, head):
+    chi, mask, _, total, _ = head
+    field = write(tmp_path / "total.nii.gz", total)
+    assert infer(field, "--input", "totalfield", "--save-stages", "--no-figure", "--quiet") == 0
+    kept = load_volume(tmp_path / "total_mask.nii.gz").data > 0
+    removed = load_volume(tmp_path / "total_desc-removed_mask.nii.gz").data > 0
+    np.testing.assert_array_equal(kept | removed, mask)
+    assert kept.sum() > 0.5 * mask.sum() and not (kept & removed).any()
+    assert error_of(load_volume(tmp_path / "total_Chimap.nii.gz").data, chi, kept) < 0.35
+    assert (tmp_path / "total_desc-local_fieldmap.nii.gz").exists()
+    told = json.loads((tmp_path / "total_Chimap.json").read_text())
+    assert list(told["Stages"]) == ["background", "inversion"] and told["InputKind"] == "totalfield"
+    assert "background field was removed by" in told["MethodsParagraph"]
+
+
+@pytest.mark.parametrize("layout", ["one file", "a file an echo"])
+def test_phase_to_map(tmp_path, head, layout, capsys):
+    chi, _, _, _, signal = head
+    volumes = {"phase": np.angle(signal), "magnitude": np.abs(signal)}
+    if layout == "one file":
+        files = {name: [write(tmp_path / f"{name}.nii.gz", np.moveaxis(v, 0, -1))] for name, v in volumes.items()}
+    else:
+        files = {n: [write(tmp_path / f"{n}{i}.nii.gz", e) for i, e in enumerate(v)] for n, v in volumes.items()}
+    (tmp_path / "params.json").write_text(json.dumps({"TE": TE, "B0": B0}))
+    words = (*files["phase"], "--input", "phase", "--magnitude", *files["magnitude"], "--no-figure", "--save-stages")
+    assert infer(*words, "--params", tmp_path / "params.json", "-o", tmp_path / "chi.nii.gz") == 0
+    assert "phase scaled as radians" in capsys.readouterr().out
+    kept = load_volume(tmp_path / "chi_mask.nii.gz").data > 0
+    assert error_of(load_volume(tmp_path / "chi.nii.gz").data, chi, kept) < 0.4
+    noise = load_volume(tmp_path / "chi_desc-noise_fieldmap.nii.gz").data[kept]
+    assert 0 < np.median(noise) < 0.01
+    told = json.loads((tmp_path / "chi.json").read_text())
+    assert list(told["Stages"]) == ["field", "background", "inversion"]
+    assert told["EchoTime"] == list(TE) and told["MagneticFieldStrength"] == B0
+
+
+def test_sidecars_beside_the_phase_are_read(tmp_path, head):
+    signal = head[4]
+    for i, te in enumerate(TE):
+        for name, part in (("phase", np.angle(signal[i])), ("mag", np.abs(signal[i]))):
+            write(tmp_path / f"sub-1_echo-{i}_part-{name}_MEGRE.nii.gz", part)
+        text = json.dumps({"EchoTime": te, "ImagingFrequency": 123.2, "MagneticFieldStrength": 3})
+        (tmp_path / f"sub-1_echo-{i}_part-phase_MEGRE.json").write_text(text)
+    phase, magnitude = (sorted(tmp_path.glob(f"*part-{name}*.nii.gz")) for name in ("phase", "mag"))
+    out = tmp_path / "chi.nii.gz"
+    words = ("--input", "phase", "--magnitude", *magnitude, "--preset", "fast", "--no-figure", "--quiet", "-o", out)
+    assert infer(*phase, *words) == 0
+    told = json.loads((tmp_path / "chi.json").read_text())
+    np.testing.assert_allclose(told["MagneticFieldStrength"], 123.2 / 42.577478518, rtol=1e-6)
+    assert told["Stages"]["background"]["Method"] == "vsharp" and told["Method"] == "tkd"
+
+
+@pytest.mark.parametrize(
+    ("scale", "words", "message"),
+    [
+        (0.001, [], "--phase-units"),
+        (1, ["--te", "0.004", "0.010"], "one echo time for each of 3 echoes, got 2"),
+        (1, ["--te", "0.010", "0.004", "0.018"], "te"),
+        (1, [], "--mask must be given where there is no --magnitude"),
+    ],
+)
+def test_what_cannot_be_gets_one_line(tmp_path, head, scale, words, message, capsys):
+    phase = write(tmp_path / "phase.nii.gz", np.moveaxis(np.angle(head[4]) * scale, 0, -1))
+    given = words or ["--te", *TE]
+    mask = [] if message.startswith("--mask") else ["--mask", write(tmp_path / "mask.nii.gz", head[1])]
+    assert infer(phase, "--input", "phase", "--b0", B0, *given, *mask) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not (tmp_path / "phase_Chimap.nii.gz").exists()
