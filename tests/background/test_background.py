@@ -1,0 +1,121 @@
+"""Background removal: what every method must do, on a small head among strong sources."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qsmjax.background import METHODS
+from qsmjax.physics.dipole import forward_field
+from qsmjax.physics.field_map import field_map
+from qsmjax.physics.geometry import geometry
+
+SHAPE = (32, 30, 28)
+OPTIONS = {
+    "joint": {"margin": 2.0},
+    "vsharp": {"radii": (6.0, 5.0, 4.0, 3.0, 2.0)},
+    "sharp": {"radius": 4.0},
+    "resharp": {"radius": 4.0, "max_iterations": 30},
+    "ismv": {"radius": 2.5, "max_iterations": 150},
+}
+BOUNDS = {"joint": 0.3, "vsharp": 0.65, "sharp": 0.52, "resharp": 0.52, "ismv": 0.56, "pdf": 0.7, "lbv": 0.8}
+"""Relative error allowed on the head below, as measured; a third of it is edge."""
+
+
+@pytest.fixture(scope="module")
+def head():
+    """Tissue in an ellipsoid, air and bone around it, an oblique B0; the local field is known."""
+    rng = np.random.default_rng(0)
+    grid = geometry(SHAPE, (1.0, 1.0, 1.2), (0.2, -0.1, 0.97))
+    axes = [(np.arange(n) - n / 2 + 0.5) / (n / 2 - 5) for n in SHAPE]
+    radius = np.linalg.norm(np.stack(np.meshgrid(*axes, indexing="ij")), axis=0)
+    mask = radius < 1
+    blocks = rng.normal(0, 0.08, (8, 8, 7)).repeat(4, 0).repeat(4, 1).repeat(4, 2)[:, :30]
+    outside = np.where((radius > 1.15) & (rng.random(SHAPE) < 0.03), 4.0, 0)
+    local = np.asarray(forward_field(np.where(mask, blocks, 0), grid, padding=1.0))
+    total = local + np.asarray(forward_field(outside, grid, padding=1.0)) + 0.02 * np.arange(30)[:, None]
+    return field_map(total, mask, grid), local
+
+
+def error(local, truth, mask):
+    mask = np.asarray(mask)
+    a, b = (np.asarray(v)[mask] - np.asarray(v)[mask].mean() for v in (local, truth))
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_local_field_is_found(name, head):
+    total, truth = head
+    local = METHODS[name](total, **OPTIONS.get(name, {}))
+    assert local.mask.sum() > 0 and not (local.mask & ~total.mask).any()
+    assert not np.asarray(local.field)[~np.asarray(local.mask)].any()
+    assert error(local.field, truth, local.mask) < BOUNDS[name]
+    assert error(total.field, truth, local.mask) > 1.5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_is_linear_and_does_not_see_what_lies_outside_the_mask(name, head):
+    total, _ = head
+    remove = lambda field: METHODS[name](total.replace(field=field), **OPTIONS.get(name, {})).field
+    once = remove(total.field)
+    np.testing.assert_allclose(remove(2 * total.field), 2 * once, atol=2e-3)
+    np.testing.assert_allclose(remove(jnp.where(total.mask, total.field, 7.0)), once, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_options_have_defaults_and_a_description(name):
+    method = METHODS[name]
+    parameters = list(inspect.signature(method).parameters.values())
+    assert parameters[0].name == "field_map"
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in parameters[1:])
+    assert method.__doc__.splitlines()[0].endswith(".")
+
+
+@pytest.mark.parametrize(("name", "options"), [("joint", {"outside": 1.0, "max_iterations": 500}), ("vsharp", {})])
+def test_gradients_flow(name, options, head):
+    total, truth = head
+    options = OPTIONS[name] | options | ({"tolerance": 1e-5} if name == "joint" else {})
+    loss = lambda scale: jnp.vdot(truth, METHODS[name](total.replace(field=scale * total.field), **options).field)
+    # linear, so the slope is the value itself
+    value, slope = jax.value_and_grad(loss)(1.0)
+    np.testing.assert_allclose(slope, value, rtol=0.02)
+
+
+def test_compiled_with_a_traced_mask_agrees_where_the_frame_does(head):
+    total, truth = head
+    compiled = jax.jit(lambda fm: METHODS["joint"](fm, **OPTIONS["joint"]))(total)
+    assert error(compiled.field, truth, compiled.mask) < BOUNDS["joint"]
+    eager = METHODS["joint"](total, **OPTIONS["joint"])
+    np.testing.assert_array_equal(compiled.mask, eager.mask)
+
+
+def test_noise_weighs_the_fit(head):
+    total, truth = head
+    rng = np.random.default_rng(2)
+    bad = rng.random(SHAPE) < 0.05
+    noise = jnp.asarray(np.where(bad, 1.0, 1e-3), jnp.float32)
+    spoilt = total.replace(field=total.field + noise * rng.normal(size=SHAPE) * np.asarray(total.mask))
+    good = lambda result: np.asarray(result.mask) & ~bad
+    weighted = METHODS["joint"](spoilt.replace(noise=noise), **OPTIONS["joint"])
+    plain = METHODS["joint"](spoilt, **OPTIONS["joint"])
+    assert error(weighted.field, truth, good(weighted)) < 0.5 * error(plain.field, truth, good(plain))
+
+
+def test_the_field_maps_other_attributes_stay(head):
+    total, _ = head
+    known = total.replace(magnitude=jnp.ones(SHAPE), noise=jnp.full(SHAPE, 1e-3))
+    result = METHODS["sharp"](known, radius=3.0)
+    assert result.magnitude is known.magnitude and result.noise is known.noise
+    assert result.geometry is known.geometry
+
+
+def test_what_cannot_be_done_is_refused(head):
+    total, _ = head
+    with pytest.raises(ValueError, match="nothing left"):
+        METHODS["sharp"](total, radius=20.0)
+    with pytest.raises(ValueError, match="threshold must not be negative"):
+        METHODS["vsharp"](total, threshold=-0.1)
+    with pytest.raises(ValueError, match="at least one voxel"):
+        METHODS["lbv"](total.replace(mask=jnp.zeros(SHAPE, bool)))
