@@ -10,7 +10,8 @@ from qsmjax.models.convolution import convolve3d, upsample3d
 Maps = Float[Array, "n x y z c"]
 Out = Float[Array, "n x2 y2 z2 d"]
 # fan-in scaling for rectified units: He et al. (2015), doi:10.1109/ICCV.2015.123
-INITIAL = nn.initializers.he_normal()
+# uniform, since compiling normal draws takes longer than a training step, for each layer anew
+INITIAL = nn.initializers.he_uniform()
 
 
 class Conv3d(nn.Module):
@@ -51,8 +52,8 @@ class Upsample3d(nn.Module):
     @nn.compact
     def __call__(self, maps: Maps) -> Out:
         """Double the resolution."""
-        # each output voxel sees one input voxel only: the fan-in is the channels'
-        initial = nn.initializers.variance_scaling(1 / 4, "fan_in", "normal")
+        # an output voxel sees one input voxel, an eighth of the fan-in that is counted
+        initial = nn.initializers.variance_scaling(8, "fan_in", "uniform")
         kernel = self.param("kernel", initial, (2, 2, 2, maps.shape[-1], self.features)).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return upsample3d(maps.astype(self.dtype), kernel) + bias

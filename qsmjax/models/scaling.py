@@ -7,7 +7,6 @@ import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from qsmjax.numerics.arrays import Mask, Volume
 
@@ -16,10 +15,11 @@ from qsmjax.numerics.arrays import Mask, Volume
 class Scaling:
     """Means and standard deviations within the training set's masks [ppm]."""
 
-    field_mean: float | Float[Array, ""] = 0.0
-    field_std: float | Float[Array, ""] = 1.0
-    chi_mean: float | Float[Array, ""] = 0.0
-    chi_std: float | Float[Array, ""] = 1.0
+    # not typed by shape: it travels in trees that JAX fills with other things than arrays too
+    field_mean: Any = 0.0
+    field_std: Any = 1.0
+    chi_mean: Any = 0.0
+    chi_std: Any = 1.0
 
     def field_in(self, field: Volume, mask: Mask) -> Volume:
         """Normalise a field; zero outside the mask."""

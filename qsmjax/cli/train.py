@@ -1,0 +1,171 @@
+"""Train a network on simulated heads, or on your own maps.
+
+  python train.py --workdir W                    QSMnet on heads that are drawn as it trains
+  python train.py --workdir W --config tiny      a small one, ten minutes on two CPU cores
+  python train.py --workdir W --data MAPS        on NAME_chi.nii.gz (with NAME_field.nii.gz, NAME_mask.nii.gz)
+
+Started again on the same W it goes on from its last checkpoint, to the same bits. SIGTERM saves and ends it. W holds
+metrics.csv, pictures, checkpoints, and weights.safetensors: `python infer.py FIELD --workdir W` needs no more.
+"""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from qsmjax.cli.errors import UserError
+from qsmjax.training.checkpoint import Checkpoints, locked
+from qsmjax.training.config import PRESETS, TrainConfig, preset, with_settings
+from qsmjax.training.data import Drawn, Maps, Patches, Source
+from qsmjax.training.files import load_maps
+from qsmjax.training.loop import Watcher, train
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("--workdir", required=True, metavar="W", help="where the run lives; one that is there is taken up")
+    add("--config", metavar="NAME", help=f"{', '.join(PRESETS)} (default: qsmnet)")
+    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change the config")
+    add("--steps", type=int, metavar="N", help="the same as --set steps=N")
+    add("--data", metavar="DIR", help="susceptibility maps, with their fields and masks where there are any")
+    add("--validation", metavar="DIR", help="maps to validate on; by default the last of --data, if it has several")
+    add("--devices", type=int, metavar="N", help="use at most N devices (default: all)")
+    add("--quiet", action="store_true", help="print nothing but errors")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    Returns:
+      Its exit status: 0 at the end of training, and after a stop that was asked for.
+    """
+    if args.devices is not None and args.devices < 1:
+        raise UserError(f"--devices must be at least 1, got {args.devices}")
+    check_config(args.config)
+    workdir = Path(args.workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"{workdir} must be a folder, got a file: choose another --workdir")
+    with locked(workdir):
+        config = choose_config(workdir, args.config, args.set, args.steps)
+        source, held_out = choose_data(config, args.data, args.validation)
+        with watching(args.quiet) as watcher:
+            outcome = train(workdir, config, source, held_out, watcher, devices=args.devices)
+            if outcome.stopped:
+                watcher.said(f"stopped and saved after step {outcome.step}; the same command goes on from there")
+            else:
+                watcher.said(
+                    f"done: {workdir / 'weights.safetensors'}, learning_curve.png, validation.png, metrics.csv"
+                )
+    return 0
+
+
+def check_config(name: str | None) -> None:
+    """Refuse a preset that there is not, before anything is written."""
+    if name is not None:
+        preset(name)
+
+
+def choose_config(workdir: Path, name: str | None, settings: list[str], steps: int | None) -> TrainConfig:
+    """Take the config from the run that is in the work folder, or from a preset; then apply the settings.
+
+    Raises:
+      UserError: if the run in the folder began from another preset.
+    """
+    stored = stored_config(workdir)
+    if stored is not None and name is not None and name != stored.preset:
+        raise UserError(f"--config must be {stored.preset} as in {workdir}, got {name}: choose another --workdir")
+    base = preset(name or "qsmnet") if stored is None else stored
+    config = with_settings(base, [*settings, *([] if steps is None else [f"steps={steps}"])])
+    if stored is not None and config.model() != stored.model():
+        raise UserError(f"the network must stay that of {workdir}, got other sizes: choose another --workdir")
+    return config
+
+
+def stored_config(workdir: Path) -> TrainConfig | None:
+    """Read the config of the run in a work folder; None where there is none."""
+    if not (workdir / "checkpoints").is_dir():
+        return None
+    checkpoints = Checkpoints(workdir)
+    try:
+        return checkpoints.config() if checkpoints.latest() is not None else None
+    finally:
+        checkpoints.close()
+
+
+def choose_data(config: TrainConfig, data: str | None, validation: str | None) -> tuple[Source, list[Maps]]:
+    """Return where batches come from, and the maps to validate on."""
+    held_out = load_maps(validation, config) if validation else []
+    if data is None:
+        return Drawn(config), held_out
+    maps = load_maps(data, config)
+    if not held_out and len(maps) > 1:
+        maps, held_out = maps[:-1], maps[-1:]
+    return Patches(config, maps), held_out
+
+
+class _Lines:
+    """Says its lines, and nothing of the steps between."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def begin(self, step: int, config: TrainConfig, devices: int) -> None:
+        """Say what begins."""
+        what = "begins" if step == 0 else f"goes on from step {step}"
+        self.said(f"{config.preset} {what}: {config.steps} steps of batch {config.batch} on {devices} device(s)")
+
+    def stepped(self, step: int, loss: float | None) -> None:
+        """Say nothing."""
+
+    def said(self, line: str) -> None:
+        """Print a line."""
+        if not self.quiet:
+            print(line, flush=True)
+
+
+class _Bar(_Lines):
+    """Draws a bar with loss, steps a second and time left."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(quiet=False)
+        self.progress = progress
+
+    def begin(self, step: int, config: TrainConfig, devices: int) -> None:
+        """Draw the bar."""
+        super().begin(step, config, devices)
+        self.task = self.progress.add_task("", total=config.steps, completed=step, loss=float("nan"), rate=0.0)
+
+    def stepped(self, step: int, loss: float | None) -> None:
+        """Move it."""
+        if loss is None:
+            self.progress.update(self.task, completed=step)
+        else:
+            rate = self.progress.tasks[self.task].speed or 0.0
+            self.progress.update(self.task, completed=step, loss=loss, rate=rate)
+
+    def said(self, line: str) -> None:
+        """Print a line above the bar."""
+        self.progress.console.print(line, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def watching(quiet: bool) -> Iterator[Watcher]:
+    """Give the one who looks on: a bar in a terminal, lines elsewhere."""
+    if quiet or not sys.stdout.isatty():
+        yield _Lines(quiet)
+        return
+    columns = (
+        TextColumn("step {task.completed}/{task.total}"),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:.2f} steps/s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(), transient=True) as progress:
+        yield _Bar(progress)

@@ -1,0 +1,12 @@
+"""Learning: from simulated heads, or the user's own maps, to a trained network.
+
+- `config`: `TrainConfig`, presets, settings from the command line
+- `losses`: L1, model and gradient loss, as sums that add up over devices
+- `samples`: maps to training samples, inside the step
+- `data`: indices or patches for each step; `files`: maps from a folder
+- `state`, `step`: what training changes, and one step of it
+- `devices`: the only jit and pmap of this side
+- `validation`: whole volumes, beside TKD
+- `checkpoint`, `record`: what a run leaves in its work folder
+- `loop`: a run from its start, or its last checkpoint, to its end
+"""

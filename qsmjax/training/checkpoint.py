@@ -1,0 +1,118 @@
+"""What a run leaves in its work folder, and how it is taken up again.
+
+    checkpoints/N/       state after N steps, scaling included, and the config (orbax)
+    weights.safetensors  the network as last validated: all that inference needs
+
+Orbax writes a checkpoint aside and renames it, so one that was cut off is not one. A lock keeps a second run out.
+"""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from qsmjax.io.weights import load_weights, save_weights
+from qsmjax.models.scaling import Scaling
+from qsmjax.training.config import TrainConfig, from_dict
+from qsmjax.training.samples import B0_DIR
+from qsmjax.training.state import TrainState
+
+KEPT = 3
+WEIGHTS = "weights.safetensors"
+
+
+class Checkpoints:
+    """The checkpoints of one work folder."""
+
+    def __init__(self, workdir: str | Path) -> None:
+        """Open the folder, and make it where there is none."""
+        folder = Path(workdir).absolute() / "checkpoints"
+        # in this thread: a run that says that it has saved has saved
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(folder, options=options)
+
+    def latest(self) -> int | None:
+        """Return the number of steps of the last whole checkpoint; None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, config: TrainConfig) -> None:
+        """Write the state (a host's, not spread over devices) with its config."""
+        step = int(state.step)
+        if self.latest() == step:
+            return
+        about = ocp.args.JsonSave(config.to_dict())
+        parts = ocp.args.Composite(state=ocp.args.StandardSave(state), config=about)
+        self._manager.save(step, args=parts)
+
+    def config(self) -> TrainConfig:
+        """Read the config of the last checkpoint."""
+        part = ocp.args.Composite(config=ocp.args.JsonRestore())
+        return from_dict(self._manager.restore(self.latest(), args=part)["config"])
+
+    def restore(self, like: TrainState) -> TrainState:
+        """Read the last checkpoint's state, into the tree of `like`."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        part = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        return self._manager.restore(self.latest(), args=part)["state"]
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._manager.close()
+
+
+@contextlib.contextmanager
+def locked(workdir: str | Path) -> Iterator[None]:
+    """Hold the work folder for this process.
+
+    Raises:
+      ValueError: if another run holds it.
+    """
+    folder = Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f"{folder} must belong to one run, got another at work in it: choose another") from error
+        yield
+
+
+def export_weights(workdir: str | Path, state: TrainState, config: TrainConfig, scores: dict[str, float]) -> Path:
+    """Write the network with the card that inference reads.
+
+    Args:
+      workdir: the run's folder.
+      state: a host's.
+      config: of the run.
+      scores: of the last validation.
+
+    Returns:
+      The file.
+    """
+    path = Path(workdir) / WEIGHTS
+    card: dict[str, Any] = {
+        "name": config.preset,
+        "network": config.model(),
+        "scaling": scaling_dict(state.scaling),
+        "voxel_size": list(config.voxel_size),
+        "b0_dir": list(B0_DIR),
+        "step": int(state.step),
+        "scores": scores,
+        "config": config.to_dict(),
+    }
+    save_weights(path, jax.device_get(state.variables()), card)
+    return path
+
+
+def load_for_inference(workdir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the variables of the network that a run left, and its card."""
+    return load_weights(Path(workdir) / WEIGHTS)
+
+
+def scaling_dict(scaling: Scaling) -> dict[str, float]:
+    """Return a scaling as JSON holds it."""
+    return {name: float(getattr(scaling, name)) for name in Scaling.__dataclass_fields__}

@@ -1,0 +1,75 @@
+"""The one place of the training side that compiles: one device by `jit`, several by `pmap`, from the same step.
+
+`pmap` stands in `compile_step` alone, so that `shard_map` can take its place.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+AXIS = "devices"
+
+
+class CompiledStep(NamedTuple):
+    """A step for the devices at hand.
+
+    Attributes:
+      run: (state, batch) -> (state, metrics); the state that goes in is given up.
+      place: brings a state from the host to the devices.
+      take: brings a state, or metrics, back: one device's, since all hold the same.
+    """
+
+    run: Callable[[Any, Any], tuple[Any, Any]]
+    place: Callable[[Any], Any]
+    take: Callable[[Any], Any]
+
+
+def choose_devices(batch: int, accumulate: int = 1, limit: int | None = None) -> list[jax.Device]:
+    """Return this host's devices, after checking that they can share the batch evenly.
+
+    Args:
+      batch: samples a step, over all devices.
+      accumulate: parts that each device works its share off in.
+      limit: the most devices to use.
+
+    Raises:
+      ValueError: if the batch cannot be shared.
+    """
+    devices = jax.local_devices()[:limit]
+    if batch % (len(devices) * accumulate):
+        raise ValueError(
+            f"batch must be a multiple of devices x accumulate ({len(devices)} x {accumulate}), got {batch}: "
+            "--set batch=N, or --devices N"
+        )
+    return devices
+
+
+def compile_step(step: Callable, devices: Sequence[jax.Device]) -> CompiledStep:
+    """Compile step(state, batch, axis_name=...) for one device or several.
+
+    Args:
+      step: takes its share of the batch; sums over `axis_name` where that is not None.
+      devices: those to use.
+    """
+    if len(devices) == 1:
+        run = jax.jit(partial(step, axis_name=None), donate_argnums=0)
+        place = lambda state: jax.device_put(state, devices[0])
+        return CompiledStep(run, place, jax.device_get)
+
+    count = len(devices)
+    mapped = jax.pmap(partial(step, axis_name=AXIS), AXIS, donate_argnums=0, devices=devices)
+    share = lambda a: np.reshape(a, (count, -1, *np.shape(a)[1:]))
+    copies = lambda a: np.broadcast_to(np.asarray(a), (count, *np.shape(a)))
+    return CompiledStep(
+        run=lambda state, batch: mapped(state, jax.tree.map(share, batch)),
+        place=lambda state: jax.tree.map(copies, jax.device_get(state)),
+        take=lambda tree: jax.device_get(jax.tree.map(lambda a: a[0], tree)),
+    )
+
+
+def compiled(function: Callable, **options: Any) -> Callable:
+    """Compile what runs beside the step (validation, measuring) for one device."""
+    return jax.jit(function, **options)

@@ -1,0 +1,85 @@
+"""Maps from files: susceptibility with its mask and its field, by their names.
+
+    NAME_chi.nii.gz or NAME_Chimap.nii.gz     susceptibility [ppm]
+    NAME_mask.nii.gz                          optional: where it is known; by default where it is not zero
+    NAME_field.nii.gz or NAME_localfield...   optional: the measured local field [ppm]
+
+Folders are searched through.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsmjax.io.nifti import NiftiVolume, load_volume
+from qsmjax.physics.geometry import geometry_from_affine
+from qsmjax.training.config import TrainConfig
+from qsmjax.training.data import Maps
+from qsmjax.training.samples import B0_DIR
+
+CHI = ("_chi", "_Chimap", "_chimap")
+MASK = ("_mask", "_desc-brain_mask")
+FIELD = ("_localfield", "_field", "_fieldmap")
+SUFFIXES = (".nii.gz", ".nii")
+SAME_SIZE = 0.05
+"""Relative difference in voxel size that training takes for none."""
+SAME_DIRECTION = np.cos(np.radians(5.0))
+"""Cosine of the tilt of B0 that training takes for none, where fields are measured."""
+
+
+def load_maps(folder: str | Path, config: TrainConfig) -> list[Maps]:
+    """Read all maps of a folder.
+
+    Raises:
+      FileNotFoundError: if the folder is not there.
+      ValueError: if it holds no map, or a file does not fit the config or its mates.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} must be a folder of maps, got none there")
+    found = sorted({path for end in CHI for suffix in SUFFIXES for path in folder.rglob(f"*{end}{suffix}")})
+    if not found:
+        raise ValueError(f"{folder} must hold maps named NAME_chi.nii.gz or NAME_Chimap.nii.gz, got none of that name")
+    return [_load(path, config) for path in found]
+
+
+def _load(path: Path, config: TrainConfig) -> Maps:
+    volume = load_volume(path)
+    chi = _values(path, volume)
+    place = geometry_from_affine(volume.affine, chi.shape)
+    if not np.allclose(place.voxel_size, config.voxel_size, rtol=SAME_SIZE):
+        size = ",".join(f"{d:.3g}" for d in np.asarray(place.voxel_size))
+        wanted = ",".join(f"{d:g}" for d in config.voxel_size)
+        raise ValueError(
+            f"{path} must have the config's voxels of {wanted} mm, got {size}: resample it, or --set voxel_size={size}"
+        )
+    mask_path, field_path = _mate(path, MASK), _mate(path, FIELD)
+    mask = chi != 0 if mask_path is None else _values(mask_path, load_volume(mask_path)) != 0
+    field = None if field_path is None else _values(field_path, load_volume(field_path))
+    for mate, array in ((mask_path, mask), (field_path, field)):
+        if array is not None and array.shape != chi.shape:
+            raise ValueError(f"{mate} must be on the grid of {path.name}, {chi.shape}, got {array.shape}")
+    if field is not None and float(np.asarray(place.b0_dir) @ np.asarray(B0_DIR)) < SAME_DIRECTION:
+        raise ValueError(
+            f"{field_path} must have B0 along its third axis: turn it, or train on the map without its field"
+        )
+    keep = lambda array: np.where(mask, array, 0).astype(np.float32)
+    return Maps(path.name, keep(chi), mask, None if field is None else keep(field))
+
+
+def _values(path: Path, volume: NiftiVolume) -> NDArray[np.float32]:
+    data = volume.data
+    if data.ndim != 3:
+        raise ValueError(f"{path} must hold one volume, got shape {data.shape}: split it")
+    if not np.isfinite(data).all():
+        raise ValueError(f"{path} must be finite, got NaN or infinity: set those voxels to zero and mask them")
+    return data
+
+
+def _mate(path: Path, ends: Sequence[str]) -> Path | None:
+    stem = next(path.name.removesuffix(s) for s in SUFFIXES if path.name.endswith(s))
+    stem = next(stem.removesuffix(end) for end in CHI if stem.endswith(end))
+    candidates = [path.with_name(stem + end + suffix) for end in ends for suffix in SUFFIXES]
+    return next((c for c in candidates if c.is_file()), None)

@@ -1,0 +1,37 @@
+"""metrics.csv: a row for every stretch of steps, written anew and whole each time."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from qsmjax.io.aside import write_aside
+
+Row = dict[str, float]
+FILE = "metrics.csv"
+
+
+def read_rows(workdir: str | Path, up_to: int) -> list[Row]:
+    """Read the rows of a run up to a step: those after the checkpoint that it resumes from will come again."""
+    path = Path(workdir) / FILE
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return [row for row in rows if row["step"] <= up_to]
+
+
+def write_rows(workdir: str | Path, rows: list[Row]) -> None:
+    """Write all rows; a name that a row lacks is left empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
+    with write_aside(Path(workdir) / FILE) as temporary:
+        temporary.write_text(text.getvalue())
+
+
+def mean_row(metrics: list[Mapping[str, float]]) -> Row:
+    """Average the metrics of a stretch of steps."""
+    return {name: float(sum(float(m[name]) for m in metrics) / len(metrics)) for name in metrics[0]}
