@@ -4,6 +4,7 @@
 - `unwrap`: exact (path-following, made consistent over echoes) and Laplacian (differentiable)
 - `echoes`: total field and its noise from one echo or many
 - `signal_model`: the weighted fit of one voxel's echoes beneath it, differentiable
+- `turns`: whole turns that only the smooth initial phase tells, beside bone and air
 - `offsets`: the coils' phase offsets and the bipolar readout's phase, estimated and removed
 - `mask`: from magnitude and from the phase's quality
 """

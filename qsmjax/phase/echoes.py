@@ -14,6 +14,7 @@ from jaxtyping import Array, Complex, Float
 
 from qsmjax.numerics.arrays import Volume, as_mask, as_volume
 from qsmjax.phase.signal_model import EchoFit, fit_signal
+from qsmjax.phase.turns import settle_turns
 from qsmjax.phase.unwrap import check_echo_times, unwrap_echoes
 from qsmjax.physics.units import radians_per_ppm
 
@@ -53,8 +54,10 @@ def fit_echoes(
         initial_phase = jnp.broadcast_to(jnp.asarray(initial_phase, jnp.float32), echoes.shape[1:])
         echoes = echoes * jnp.exp(-1j * initial_phase)
     unwrapped = unwrap_echoes(jnp.angle(echoes), times, inside, magnitude=jnp.abs(echoes))
-    start = _line_through(unwrapped, jnp.abs(echoes) ** 2, radians_per_ppm(b0, jnp.asarray(times)))
+    power = jnp.abs(echoes) ** 2
+    start, at_zero = _line_through(unwrapped, power, radians_per_ppm(b0, jnp.asarray(times)))
     known = None if initial_phase is None else jnp.zeros_like(start)
+    start = settle_turns(start, at_zero, jnp.sum(power, axis=0), times, radians_per_ppm(b0, 1.0), inside, known)
     fit = fit_signal(echoes, jnp.asarray(times), b0, start, initial_phase=known, noise=noise, mask=inside,
                      iterations=iterations)  # fmt: skip
     values = vars(fit) if initial_phase is None else vars(fit) | {"initial_phase": initial_phase}
@@ -94,12 +97,14 @@ def as_echoes(name: str, signal: ArrayLike) -> Complex[Array, "echo x y z"]:
 
 def _line_through(
     phase: Float[Array, "echo x y z"], weight: Float[Array, "echo x y z"], c: Float[Array, "echo"]
-) -> Volume:
+) -> tuple[Volume, Volume]:
+    """Return the weighted line's slope over c, and its height at zero."""
     c = c[:, None, None, None]
     if phase.shape[0] == 1:
-        return phase[0] / c[0]
+        return phase[0] / c[0], jnp.zeros_like(phase[0])
     # a voxel without signal still needs a line
     weight = weight + 1e-6 * jnp.max(weight) + jnp.finfo(jnp.float32).tiny
     total = jnp.sum(weight, axis=0)
     middle, height = (jnp.sum(weight * a, axis=0) / total for a in (c, phase))
-    return jnp.sum(weight * (c - middle) * (phase - height), axis=0) / jnp.sum(weight * (c - middle) ** 2, axis=0)
+    slope = jnp.sum(weight * (c - middle) * (phase - height), axis=0) / jnp.sum(weight * (c - middle) ** 2, axis=0)
+    return slope, height - slope * middle
