@@ -3,6 +3,7 @@
 - `direct`: tkd, tsvd, tikhonov: closed forms
 - `tv`: total variation, chi zero outside the mask
 - `nonlinear`: nltv, l1, hd: the same against the complex signal, or against outliers
+- `tgv`: tgv, nltgv: total generalised variation, for maps with slopes
 - `medi`: medi: the same, free at the edges of the magnitude
 - `harmonic`: wh: the same with a harmonic field as second unknown
 - `cosmos`: cosmos: several orientations, a sequence of FieldMaps; not in `METHODS`
@@ -26,6 +27,7 @@ from qsmjax.inversion.harmonic import wh
 from qsmjax.inversion.medi import medi
 from qsmjax.inversion.nonlinear import hd, l1, nltv
 from qsmjax.inversion.solution import Solution
+from qsmjax.inversion.tgv import nltgv, tgv
 from qsmjax.inversion.tv import tv
 
 METHODS: dict[str, Callable[..., Solution]] = {
@@ -34,6 +36,8 @@ METHODS: dict[str, Callable[..., Solution]] = {
     "tikhonov": tikhonov,
     "tv": tv,
     "nltv": nltv,
+    "tgv": tgv,
+    "nltgv": nltgv,
     "l1": l1,
     "hd": hd,
     "medi": medi,

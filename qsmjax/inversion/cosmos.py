@@ -17,7 +17,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from qsmjax.inversion.frame import bounding_box, check_finite, check_option, enter, frame_shape, leave
+from qsmjax.inversion.frame import bounding_box, check_finite, check_option, enter, frame_shape, is_full, leave
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.weighting import data_weights, noise_level
 from qsmjax.numerics.arrays import Kernel, Shape
@@ -78,8 +78,8 @@ def cosmos(
     first = field_maps[0]
     masks = jnp.stack([f.mask for f in field_maps])
     box = bounding_box(masks)
-    whole = not isinstance(masks, jax.core.Tracer) and bool(np.asarray(masks).all())
-    shape = frame_shape(box, whole=whole, margin=MARGIN)
+    whole = is_full(masks)
+    shape = first.geometry.shape if whole else frame_shape(box, MARGIN)
     fields, weights = jnp.stack([f.field for f in field_maps]), jnp.stack(orientation_weights(field_maps))
     directions = jnp.stack([f.geometry.b0_dir for f in field_maps])
     geometry = dataclasses.replace(first.geometry, shape=shape)
@@ -146,7 +146,9 @@ def solve_cosmos_closed(fields: Fields, geometry: Geometry, *, b0_dirs: Directio
 
 def dipole_kernels(shape: Shape, voxel_size: Float[Array, "3"], b0_dirs: Directions) -> Float[Array, "n x y zhalf"]:
     """Stack the dipole kernels of several B0 directions."""
-    return jnp.stack([dipole_kernel(shape, voxel_size, b0_dirs[i]) for i in range(b0_dirs.shape[0])])
+    return jnp.stack(
+        [dipole_kernel(shape, voxel_size, b0_dirs[i], flip_symmetric=True) for i in range(b0_dirs.shape[0])]
+    )
 
 
 def condition_number(total: Kernel) -> Float[Array, ""]:

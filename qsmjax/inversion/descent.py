@@ -10,15 +10,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from qsmjax.inversion import data_terms
-from qsmjax.inversion.frame import in_frame
+from qsmjax.inversion.frame import in_frame, inversion_kernel
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.variation import EVERYWHERE, Triple, gradient_step, pull_gradient, push_gradient, solution
 from qsmjax.inversion.weighting import data_weights, noise_level
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
 from qsmjax.numerics.operators import laplacian_k
-from qsmjax.numerics.solvers import Report, cg, iterate
-from qsmjax.physics.dipole import dipole_kernel
+from qsmjax.numerics.solvers import Report, cg_steps, iterate
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
@@ -129,7 +128,7 @@ def solve_ndi(
     weights = data_weights(mask, noise, magnitude)
     trust = (weights / jnp.maximum(jnp.max(weights), 1e-12)) ** 2
     radians = data_terms.phase_scale(radians_per_ppm, noise_level(field, mask, geometry, noise))
-    dipole = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
+    dipole = inversion_kernel(geometry)
 
     def step(chi: Volume) -> Volume:
         error = jnp.clip(radians * (multiply_k(chi, dipole) - field), -jnp.pi / 2, jnp.pi / 2)
@@ -163,15 +162,14 @@ def solve_rts(
     field = jnp.where(mask, field, 0)
     trust = data_weights(mask, noise, magnitude) ** 2
     size = geometry.voxel_size
-    dipole = dipole_kernel(geometry.shape, size, geometry.b0_dir)
-    first = cg(
+    dipole = inversion_kernel(geometry)
+    first = cg_steps(
         lambda chi: multiply_k(trust * multiply_k(chi, dipole), dipole),
         multiply_k(trust * field, dipole),
-        max_iterations=first_iterations,
-        tolerance=0.0,
+        count=first_iterations,
     )
     known = (jnp.abs(dipole) > threshold).astype(jnp.float32)
-    kept_k = known * rfft3(first.state)
+    kept_k = known * rfft3(first)
     clip = FILL_STEP * gradient_step(field, mask)
     penalty = jnp.asarray(weight, jnp.float32) / clip
     clips = tuple(clip * edge for edge in EVERYWHERE)

@@ -8,12 +8,11 @@ The field outside the mask is taken as zero, which it is not: these are the fast
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from qsmjax.inversion.frame import in_frame
+from qsmjax.inversion.frame import in_frame, inversion_kernel
 from qsmjax.inversion.solution import Solution
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
 from qsmjax.numerics.operators import laplacian_k
-from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
@@ -77,7 +76,7 @@ def tikhonov(field_map: FieldMap, *, weight: float = 0.01, regulariser: str = "i
 
 def solve_tkd(field: Volume, mask: Mask, geometry: Geometry, *, threshold: ArrayLike = 0.15) -> Solution:
     """Run `tkd` on arrays, periodically on their grid."""
-    dipole = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
+    dipole = inversion_kernel(geometry)
     inverse = jnp.where(dipole < 0, -1, 1) / jnp.maximum(jnp.abs(dipole), threshold)
     # D(0) = 0: the mean of chi makes no field and is not to be had from it
     return _divide(field, mask, inverse.at[0, 0, 0].set(0))
@@ -85,7 +84,7 @@ def solve_tkd(field: Volume, mask: Mask, geometry: Geometry, *, threshold: Array
 
 def solve_tsvd(field: Volume, mask: Mask, geometry: Geometry, *, threshold: ArrayLike = 0.1) -> Solution:
     """Run `tsvd` on arrays, periodically on their grid."""
-    dipole = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
+    dipole = inversion_kernel(geometry)
     kept = jnp.abs(dipole) > threshold
     return _divide(field, mask, jnp.where(kept, 1 / jnp.where(kept, dipole, 1), 0))
 
@@ -95,7 +94,7 @@ def solve_tikhonov(
 ) -> Solution:
     """Run `tikhonov` on arrays, periodically on their grid."""
     check_regulariser(regulariser)
-    dipole = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
+    dipole = inversion_kernel(geometry)
     penalty = 1 if regulariser == "identity" else laplacian_k(geometry.shape, geometry.voxel_size)
     denominator = dipole**2 + weight * penalty
     # at k = 0 the gradient and the dipole both vanish

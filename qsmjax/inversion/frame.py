@@ -21,12 +21,18 @@ import numpy as np
 from jaxtyping import Array
 
 from qsmjax.inversion.solution import Solution
-from qsmjax.numerics.arrays import Shape
+from qsmjax.numerics.arrays import Kernel, Shape
 from qsmjax.numerics.kspace import crop_to, fast_shape, pad_to
+from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.field_map import FieldMap
+from qsmjax.physics.geometry import Geometry
 
 MARGIN = 0.15
 """Zeros added along each axis, as a part of the box (measured in docs/inversions.md)."""
+
+WHOLE_MARGIN = 1.0
+"""The same for a field that is known everywhere, whose streaks run on: TKD of an oblique object and of an upright one
+differ by 3 % without, by 0.3-0.7 % with it."""
 
 Block = Callable[..., Solution]
 Box = tuple[slice, slice, slice]
@@ -51,7 +57,7 @@ def in_frame(block: Block, field_map: FieldMap, *, uses: tuple[str, ...] = (), *
     for name, value in options.items():
         check_option(name, value)
     box = bounding_box(field_map.mask)
-    shape = frame_shape(box, whole=_is_full(field_map.mask))
+    shape = frame_shape(box, WHOLE_MARGIN if is_full(field_map.mask) else MARGIN)
     known = {name: getattr(field_map, name) for name in uses}
     parts = {"field": field_map.field, "mask": field_map.mask, **known}
     framed = {name: enter(part, box, shape) for name, part in parts.items()}
@@ -64,6 +70,11 @@ def in_frame(block: Block, field_map: FieldMap, *, uses: tuple[str, ...] = (), *
     restored = leave(solution.chi, box, field_map.geometry.shape)
     std = None if solution.std is None else leave(solution.std, box, field_map.geometry.shape)
     return dataclasses.replace(solution, chi=restored, std=std)
+
+
+def inversion_kernel(geometry: Geometry) -> Kernel:
+    """Sample the dipole so that the kernel of a flipped grid is the flipped kernel: the cone is divided by."""
+    return dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir, flip_symmetric=True)
 
 
 def bounding_box(mask: Array) -> Box:
@@ -83,11 +94,9 @@ def bounding_box(mask: Array) -> Box:
     return x, y, z
 
 
-def frame_shape(box: Box, *, whole: bool = False, margin: float = MARGIN) -> Shape:
-    """Return the fast shape that holds a box and its margin; a field known everywhere gets no margin of zeros."""
+def frame_shape(box: Box, margin: float = MARGIN) -> Shape:
+    """Return the fast shape that holds a box and a margin, given as a part of the box."""
     x, y, z = (part.stop - part.start for part in box)
-    if whole:
-        return x, y, z
     a, b, c = (round(n * margin) for n in (x, y, z))
     return fast_shape((x, y, z), (a, b, c))
 
@@ -142,5 +151,6 @@ def _is_static(value: Any) -> bool:
     return isinstance(value, bool | int | str) or callable(value)
 
 
-def _is_full(mask: Array) -> bool:
+def is_full(mask: Array) -> bool:
+    """Tell whether a mask is known to leave nothing out."""
     return not isinstance(mask, jax.core.Tracer) and bool(np.asarray(mask).all())

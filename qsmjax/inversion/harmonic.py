@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from qsmjax.inversion import data_terms
-from qsmjax.inversion.frame import in_frame
+from qsmjax.inversion.frame import in_frame, inversion_kernel
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.variation import (
     EVERYWHERE,
@@ -31,7 +31,6 @@ from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import irfft3, rfft3
 from qsmjax.numerics.operators import laplacian_k
 from qsmjax.numerics.solvers import Report, iterate
-from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
@@ -108,7 +107,7 @@ def solve_wh(
     # the proximal map of the Laplacian's split: shrink in the mask, keep outside
     keep = jnp.where(mask, HARMONIC_PENALTY / (HARMONIC_PENALTY + jnp.asarray(harmonic_weight)), 1)
 
-    dipole = dipole_kernel(geometry.shape, size, geometry.b0_dir)
+    dipole = inversion_kernel(geometry)
     laplacian = laplacian_k(geometry.shape, size)
     prior = penalty * laplacian + SUPPORT_PENALTY
     harmonic = HARMONIC_PENALTY * laplacian**2

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from qsmjax.inversion import data_terms
-from qsmjax.inversion.frame import in_frame
+from qsmjax.inversion.frame import in_frame, inversion_kernel
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.variation import EVERYWHERE, Edges, minimise_variation, solution
 from qsmjax.inversion.weighting import auto_weight, data_weights, masked_mean, masked_quantile, noise_level
@@ -21,7 +21,6 @@ from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
 from qsmjax.numerics.operators import difference, sphere_mean_k
 from qsmjax.numerics.solvers import Report
-from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
@@ -119,7 +118,7 @@ def solve_medi(
         weight = auto_weight(level, field, mask, geometry, BALANCE)
     edges = EVERYWHERE if magnitude is None else edge_weights(magnitude, mask, geometry, edge_percentage)
     weights = data_weights(mask, noise, magnitude)
-    dipole = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
+    dipole = inversion_kernel(geometry)
     if smv_radius is not None:
         field, weights, dipole = without_sphere_mean(field, mask, geometry, weights, dipole, smv_radius)
 

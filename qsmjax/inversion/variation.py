@@ -20,13 +20,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from qsmjax.inversion.data_terms import DATA_PENALTY, DataTerm
+from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.weighting import masked_mean
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, rfft3
 from qsmjax.numerics.operators import difference, difference_adjoint, laplacian_k
 from qsmjax.numerics.solvers import Report, Solved, iterate
-from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.geometry import Geometry
 
 Triple = tuple[Volume, Volume, Volume]
@@ -97,7 +97,7 @@ def minimise_variation(
     """
     shape, size = field.shape, geometry.voxel_size
     if dipole is None:
-        dipole = dipole_kernel(geometry.shape, size, geometry.b0_dir)
+        dipole = inversion_kernel(geometry)
     clip = gradient_step(field, mask)
     penalty = jnp.asarray(weight, jnp.float32) / clip
     clips = tuple(clip * edge for edge in edges)

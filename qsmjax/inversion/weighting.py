@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.numerics.arrays import Mask, Shape, Volume
 from qsmjax.numerics.kspace import multiply_k
 from qsmjax.numerics.operators import laplacian_k
-from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.geometry import Geometry
 
-BALANCE = 0.95
+BALANCE = 1.1
 """Automatic weight over the standard deviation of the noise's own dual field: best on heads (docs/inversions.md)."""
 
 CONE = 0.1
@@ -54,7 +54,7 @@ def noise_level(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | N
     if noise is not None:
         trust = masked_mean(jnp.where(noise > 0, 1 / jnp.where(noise > 0, noise, 1), 0), mask)
         return jnp.where(trust > 0, 1 / jnp.where(trust > 0, trust, 1), 0)
-    dipole = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
+    dipole = inversion_kernel(geometry)
     high = laplacian_k(geometry.shape) / 12
     band = jnp.exp(-((dipole / CONE) ** 2)) * high**2
     passed = jnp.abs(multiply_k(jnp.where(mask, field, 0), band))
@@ -81,7 +81,7 @@ def auto_weight(
     Returns:
       The weight [ppm mm].
     """
-    dipole = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
+    dipole = inversion_kernel(geometry)
     gradient = laplacian_k(geometry.shape, geometry.voxel_size)
     dual = jnp.where(gradient > 0, dipole**2 / jnp.where(gradient > 0, gradient, 1), 0) / 3
     total = masked_mean(field**2, mask)

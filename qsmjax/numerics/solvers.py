@@ -109,18 +109,6 @@ def cg(
       Hestenes & Stiefel, J. Res. Natl. Bur. Stand. 49:409 (1952), doi:10.6028/jres.049.044.
     """
 
-    def step(state):
-        x, residual, direction, size = state
-        applied = operator(direction)
-        curvature = dot(direction, applied)
-        # a direction in the null space, or a zero residual, moves nothing
-        length = jnp.where(curvature > 0, size / jnp.where(curvature > 0, curvature, 1), 0)
-        x, residual = x + length * direction, residual - length * applied
-        towards = preconditioner(residual)
-        new_size = dot(residual, towards)
-        turn = jnp.where(size > 0, new_size / jnp.where(size > 0, size, 1), 0)
-        return x, residual, towards + turn * direction, new_size
-
     def solve(_, rhs):
         scale = jnp.maximum(norm(rhs), jnp.finfo(jnp.float32).tiny)
 
@@ -130,7 +118,7 @@ def cg(
 
         def advance(carry):
             state, count, _ = carry
-            new = step(state)
+            new = _cg_step(operator, preconditioner, state)
             relative = norm(new[1]) / scale
             if report is not None:
                 jax.debug.callback(report, count + 1, relative)
@@ -148,6 +136,34 @@ def cg(
 
     x, (count, relative) = jax.lax.custom_linear_solve(operator, rhs, solve, symmetric=True, has_aux=True)
     return Solved(x, count.astype(jnp.int32), relative)
+
+
+def cg_steps(operator: Callable[[Array], Array], rhs: Array, *, count: int) -> Array:
+    """Take a fixed count of conjugate gradient steps from zero, where the count itself is the regularisation.
+
+    Reverse-mode gradients flow through the unrolled steps, as they must: those of `cg` belong to the solution.
+
+    Args:
+      operator: x -> A x, linear, symmetric and positive semidefinite.
+      rhs: right-hand side.
+      count: how many steps.
+    """
+    start = (jnp.zeros_like(rhs), rhs, rhs, dot(rhs, rhs))
+    state, _ = jax.lax.scan(lambda s, _: (_cg_step(operator, lambda r: r, s), None), start, length=count)
+    return state[0]
+
+
+def _cg_step(operator, preconditioner, state):
+    x, residual, direction, size = state
+    applied = operator(direction)
+    curvature = dot(direction, applied)
+    # a direction in the null space, or a zero residual, moves nothing
+    length = jnp.where(curvature > 0, size / jnp.where(curvature > 0, curvature, 1), 0)
+    x, residual = x + length * direction, residual - length * applied
+    towards = preconditioner(residual)
+    new_size = dot(residual, towards)
+    turn = jnp.where(size > 0, new_size / jnp.where(size > 0, size, 1), 0)
+    return x, residual, towards + turn * direction, new_size
 
 
 def soft_threshold(values: Array, threshold: Array | float) -> Array:

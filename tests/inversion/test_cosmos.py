@@ -26,10 +26,11 @@ def test_is_exact_where_the_fields_are_known_everywhere():
     maps = []
     for direction in DIRECTIONS:
         grid = geometry(SHAPE, (1, 1.2, 0.9), direction)
-        maps.append(field_map(dipole_convolve(chi, dipole_kernel(SHAPE, (1, 1.2, 0.9), direction)), None, grid))
+        kernel = dipole_kernel(SHAPE, (1, 1.2, 0.9), direction, flip_symmetric=True)
+        maps.append(field_map(dipole_convolve(chi, kernel), None, grid))
     solution = cosmos(maps)
     assert np.linalg.norm(solution.chi - chi) < 1e-4 * np.linalg.norm(chi)
-    assert 1 < float(solution.condition) < 30
+    assert 1 < float(solution.condition) < 100
 
 
 def test_brings_back_a_map_from_masked_fields_and_weighs_them_by_noise():

@@ -23,6 +23,8 @@ TOLERANCE = {
     "hd": 0.4,
     "medi": 0.35,
     "wh": 0.6,
+    "tgv": 0.4,
+    "nltgv": 0.4,
     "ndi": 0.8,
     "rts": 0.8,
 }

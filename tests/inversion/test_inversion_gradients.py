@@ -1,0 +1,77 @@
+"""Gradients through every iterative method agree with finite differences, and a sweep of weights is one call."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qsmjax.inversion import METHODS, cosmos
+from qsmjax.inversion.tv import solve_tv
+from qsmjax.physics.field_map import field_map
+from qsmjax.physics.geometry import geometry
+
+SHAPE = (12, 12, 12)
+ITERATIVE = [name for name, method in METHODS.items() if "max_iterations" in inspect.signature(method).parameters]
+ITERATIVE.remove("nltgv")  # the solver of tgv and the data term of nltv, both tested
+
+
+def local_map(b0_dir=(0, 0, 1)):
+    rng = np.random.default_rng(0)
+    at = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in SHAPE], indexing="ij"))
+    mask = np.linalg.norm(at, axis=0) < 5.5
+    smooth = sum(np.roll(rng.normal(size=SHAPE), i, axis=i % 3) for i in range(4))
+    magnitude = 1 + 0.1 * rng.normal(size=SHAPE)
+    return field_map(0.02 * smooth, mask, geometry(SHAPE, (1, 1, 1), b0_dir), noise=0.004, magnitude=magnitude)
+
+
+def agrees_with_finite_differences(loss, field, size=3e-5):
+    direction = jax.random.normal(jax.random.key(1), SHAPE)
+    exact = jnp.vdot(jax.grad(loss)(field), direction)
+    about = (loss(field + size * direction) - loss(field - size * direction)) / (2 * size)
+    # shrinkage has kinks, which a finite step crosses and a derivative does not
+    np.testing.assert_allclose(exact, about, rtol=0.06, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_gradient_through_the_unrolled_iterations(name):
+    local, wanted = local_map(), jax.random.normal(jax.random.key(0), SHAPE)
+    options = {"max_iterations": 4, "tolerance": None}
+    if "weight" in inspect.signature(METHODS[name]).parameters:
+        options["weight"] = 3e-4
+
+    def loss(field):
+        return jnp.vdot(METHODS[name](local.replace(field=field), **options).chi, wanted)
+
+    agrees_with_finite_differences(loss, local.field)
+
+
+def test_gradient_through_cosmos_is_implicit():
+    maps, wanted = [local_map((0, 0, 1)), local_map((0.6, 0, 0.8))], jax.random.normal(jax.random.key(0), SHAPE)
+
+    def loss(field):
+        both = [maps[0].replace(field=field), maps[1]]
+        return jnp.vdot(cosmos(both, max_iterations=200, tolerance=1e-5).chi, wanted)
+
+    agrees_with_finite_differences(loss, maps[0].field)
+
+
+def test_a_sweep_of_weights_is_one_call_and_equals_the_loop():
+    local, weights = local_map(), jnp.asarray([1e-4, 1e-3])
+
+    @jax.jit
+    def solve(weight):
+        return solve_tv(local.field, local.mask, local.geometry, weight=weight, max_iterations=20).chi
+
+    for chi, weight in zip(jax.vmap(solve)(weights), weights):
+        alone = solve(weight)
+        np.testing.assert_allclose(chi, alone, atol=1e-5)
+
+
+def test_progress_is_reported_and_a_limit_that_is_reached_is_stated():
+    seen = []
+    solution = METHODS["tv"](local_map(), max_iterations=3, report=lambda count, change: seen.append(int(count)))
+    jax.effects_barrier()
+    assert sorted(seen) == [1, 2, 3]
+    assert int(solution.iterations) == 3 and not bool(solution.converged) and solution.residual > 1e-3
