@@ -177,7 +177,9 @@ def bench_coils(head: Head) -> None:
         error = (np.asarray(fit.field) - head.field)[head.mask]
         error = error - error.mean()
         best = np.sqrt(np.mean(bound(clean, te, sigma)[head.mask] ** 2))
-        print(f"coils, {name}: RMSE {1000 * np.std(error):.2f} ppb, one ideal coil's bound {1000 * best:.2f} ppb")
+        middle = 1.4826 * np.median(np.abs(error - np.median(error)))
+        print(f"coils, {name}: RMSE {1000 * np.std(error):.2f} ppb, robust {1000 * middle:.2f}, "
+              f"one ideal coil's bound {1000 * best:.2f}")  # fmt: skip
 
 
 def bench_grappa(head: Head) -> None:
