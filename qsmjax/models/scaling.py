@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -51,5 +52,6 @@ def predict(
     """
     field = jnp.asarray(field, jnp.float32)
     mask = jnp.broadcast_to(jnp.asarray(mask) != 0, field.shape)
+    weights = jax.tree.map(jnp.asarray, dict(variables))
     seen = scaling.field_in(field, mask).reshape(-1, *field.shape[-3:], 1)
-    return scaling.chi_out(jnp.asarray(network.apply(variables, seen)).reshape(field.shape), mask)
+    return scaling.chi_out(jnp.asarray(network.apply(weights, seen)).reshape(field.shape), mask)

@@ -6,7 +6,7 @@ steps, so a resumed run sees what an uninterrupted one would have.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ class Maps:
     field: NDArray[np.float32] | None = None
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where batches come from."""
 

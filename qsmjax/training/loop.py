@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -32,6 +32,7 @@ SCALING_BATCHES = 8
 """Batches over which field and chi are measured before the first step."""
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Who looks on: `cli.train` draws a progress bar."""
 

@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from qsmjax.io.aside import write_aside
 
@@ -32,6 +33,6 @@ def write_rows(workdir: str | Path, rows: list[Row]) -> None:
         temporary.write_text(text.getvalue())
 
 
-def mean_row(metrics: list[Mapping[str, float]]) -> Row:
+def mean_row(metrics: Sequence[Mapping[str, Any]]) -> Row:
     """Average the metrics of a stretch of steps."""
     return {name: float(sum(float(m[name]) for m in metrics) / len(metrics)) for name in metrics[0]}

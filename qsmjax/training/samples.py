@@ -7,6 +7,7 @@ turned with respect to B0 and scaled, and its field made by the dipole in k-spac
 the field holds all its sources and no others. A measured field comes with its map, and then neither is turned.
 """
 
+import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from qsmjax.numerics.arrays import Kernel
-from qsmjax.physics.dipole import dipole_kernel, forward_field
-from qsmjax.physics.geometry import geometry
+from qsmjax.physics.dipole import dipole_kernel
+from qsmjax.simulate.augment import augment
 from qsmjax.simulate.procedural import random_chi
 from qsmjax.training.config import TrainConfig
 
@@ -68,12 +69,18 @@ def make_samples(config: TrainConfig, step: Int[Array, ""], batch: Mapping[str, 
 
 def simulated_sample(config: TrainConfig, key: Key[Array, ""], chi: Box, mask: BoxMask) -> Samples:
     """Turn and scale a map, and make its noisy field."""
-    turning, scaling, noising = jax.random.split(key, 3)
-    if config.rotation:
-        chi, mask = turn(turning, chi, mask, config.voxel_size, config.rotation)
-    chi = chi * random_factor(config, scaling)
-    field = forward_field(chi, geometry(chi.shape, config.voxel_size, B0_DIR))
-    return _noisy(config, noising, field, chi, mask)
+    field, chi, mask = augment(
+        key,
+        chi,
+        mask,
+        voxel_size=config.voxel_size,
+        b0_dir=B0_DIR,
+        max_angle=math.radians(config.rotation) if config.rotation else None,
+        scale=config.chi_scale,
+        negate=config.negate,
+        noise=config.noise,
+    )
+    return Samples(field, jnp.where(mask, chi, 0), mask)
 
 
 def measured_sample(config: TrainConfig, key: Key[Array, ""], field: Box, chi: Box, mask: BoxMask) -> Samples:
@@ -88,49 +95,12 @@ def random_factor(config: TrainConfig, key: Key[Array, ""]) -> Float[Array, ""]:
     References:
       Jung et al., NeuroImage 211:116619 (2020), doi:10.1016/j.neuroimage.2020.116619.
     """
-    size, sign = jax.random.split(key)
+    size, sign = jax.random.uniform(key, (2,))
     low, high = config.chi_scale
-    turned = jax.random.bernoulli(sign, config.negate)
-    return jnp.where(turned, -1, 1) * jax.random.uniform(size, minval=low, maxval=high)
-
-
-def turn(
-    key: Key[Array, ""], chi: Box, mask: BoxMask, voxel_size: tuple[float, float, float], degrees: float
-) -> tuple[Box, BoxMask]:
-    """Turn a map about a random axis across B0, by an angle between -degrees and degrees, with linear interpolation."""
-    across, by = jax.random.split(key)
-    azimuth = jax.random.uniform(across, maxval=jnp.pi)
-    angle = jnp.radians(jax.random.uniform(by, minval=-degrees, maxval=degrees))
-    points = voxel_positions(chi.shape, voxel_size)
-    turned = jnp.einsum("ij,jxyz->ixyz", rotation(azimuth, angle), points, precision="highest")
-    centre = (jnp.asarray(chi.shape, jnp.float32) - 1) / 2
-    index = turned / jnp.asarray(voxel_size)[:, None, None, None] + centre[:, None, None, None]
-    sampled = [jax.scipy.ndimage.map_coordinates(a, list(index), order=1) for a in (chi, mask.astype(jnp.float32))]
-    return sampled[0], sampled[1] > 0.5
-
-
-def rotation(azimuth: Float[Array, ""], angle: Float[Array, ""]) -> Float[Array, "3 3"]:
-    """Return the rotation by an angle about the axis (cos azimuth, sin azimuth, 0), by Rodrigues' formula."""
-    x, y, zero = jnp.cos(azimuth), jnp.sin(azimuth), jnp.zeros(())
-    cross = jnp.stack([jnp.stack([zero, zero, y]), jnp.stack([zero, zero, -x]), jnp.stack([-y, x, zero])])
-    square = jnp.matmul(cross, cross, precision="highest")
-    return jnp.eye(3) + jnp.sin(angle) * cross + (1 - jnp.cos(angle)) * square
-
-
-def voxel_positions(shape: tuple[int, ...], voxel_size: tuple[float, float, float]) -> Float[Array, "3 x y z"]:
-    """Return the voxels' positions about the centre of the box [mm]."""
-    axes = [(jnp.arange(n) - (n - 1) / 2) * d for n, d in zip(shape, voxel_size)]
-    return jnp.stack(jnp.meshgrid(*axes, indexing="ij"))
+    return jnp.where(sign < config.negate, -1, 1) * (low + (high - low) * size)
 
 
 def training_kernel(config: TrainConfig, shape: tuple[int, ...]) -> Kernel:
     """Return the dipole kernel of the network's grid."""
     x, y, z = shape
     return dipole_kernel((x, y, z), config.voxel_size, B0_DIR)
-
-
-def _noisy(config: TrainConfig, key: Key[Array, ""], field: Box, chi: Box, mask: BoxMask) -> Samples:
-    level, values = jax.random.split(key)
-    low, high = config.noise
-    noise = jax.random.uniform(level, minval=low, maxval=high) * jax.random.normal(values, field.shape)
-    return Samples(jnp.where(mask, field + noise, 0), jnp.where(mask, chi, 0), mask)

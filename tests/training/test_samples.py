@@ -10,10 +10,9 @@ import pytest
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry
 from qsmjax.training.config import TrainConfig, with_settings
-from qsmjax.training.samples import make_samples, random_factor, rotation, turn
+from qsmjax.training.samples import make_samples, random_factor
 
 CONFIG = with_settings(TrainConfig(), ["patch=12", "batch=4", "chi_scale=0.5,2", "negate=0.5", "noise=0.001,0.002"])
-SIZE = CONFIG.voxel_size
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +42,10 @@ def test_steps_and_indices_draw_differently(batch, make):
 
 
 def test_the_field_is_the_dipole_s(batch):
-    config = dataclasses.replace(CONFIG, noise=(0.0, 0.0))
+    config = dataclasses.replace(CONFIG, noise=(0.0, 0.0), rotation=0.0)
     samples = jax.jit(lambda b: make_samples(config, jnp.int32(0), b))(batch)
-    for field, chi, mask in zip(samples.field, samples.chi, samples.mask):
-        expected = jnp.where(mask, forward_field(chi, geometry(chi.shape)), 0)
-        # turning blurs the mask's edge: what of chi falls outside it still makes field
-        assert jnp.linalg.norm(field - expected) < 0.15 * jnp.linalg.norm(expected)
+    expected = jnp.where(samples.mask, forward_field(samples.chi, geometry((12, 12, 12))), 0)
+    np.testing.assert_allclose(samples.field, expected, atol=1e-6)
 
 
 def test_a_measured_field_is_scaled_with_its_map_and_not_turned(batch, make):
@@ -62,25 +59,3 @@ def test_factors_lie_in_their_range_on_both_sides():
     factors = np.asarray(jax.vmap(lambda k: random_factor(CONFIG, k))(jax.random.split(jax.random.key(0), 64)))
     assert np.all((np.abs(factors) >= 0.5) & (np.abs(factors) <= 2))
     assert 16 < np.sum(factors < 0) < 48
-
-
-def test_a_turn_by_nothing_changes_nothing(batch):
-    chi, mask = turn(jax.random.key(0), batch["chi"][0], batch["mask"][0], SIZE, 0.0)
-    np.testing.assert_allclose(chi, batch["chi"][0], atol=1e-6)
-    np.testing.assert_array_equal(mask, batch["mask"][0])
-
-
-def test_a_rotation_keeps_its_axis_and_tilts_b0_by_its_angle():
-    matrix = rotation(jnp.float32(0.7), jnp.float32(0.4))
-    np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-6)
-    axis = jnp.asarray([np.cos(0.7), np.sin(0.7), 0])
-    np.testing.assert_allclose(matrix @ axis, axis, atol=1e-6)
-    np.testing.assert_allclose(matrix[2, 2], np.cos(0.4), atol=1e-6)
-
-
-def test_a_turned_ball_stays_a_ball():
-    near = jnp.arange(16) - 7.5
-    distance = jnp.sqrt(near[:, None, None] ** 2 + near[:, None] ** 2 + near**2)
-    chi = jnp.clip(6 - distance, 0, 1)
-    turned, _ = turn(jax.random.key(1), chi, chi > 0.5, SIZE, 30.0)
-    assert jnp.linalg.norm(turned - chi) < 0.1 * jnp.linalg.norm(chi)

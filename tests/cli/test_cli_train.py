@@ -1,0 +1,76 @@
+"""train.py as a user meets it: one run from the command line, and one line for what cannot be."""
+
+import json
+
+import numpy as np
+import pytest
+
+from qsmjax.cli.main import run_command
+from qsmjax.io.nifti import new_volume, save_volume
+from qsmjax.training.checkpoint import load_for_inference, locked
+
+SMALL = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=2", "steps=2", "validate_every=1", "checkpoint_every=2"]
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("maps")
+    rng = np.random.default_rng(0)
+    mask = np.zeros((10, 10, 10), np.float32)
+    mask[1:-1, 1:-1, 1:-1] = 1
+    for name in ("one", "two"):
+        chi = new_volume(0.05 * mask * rng.normal(size=mask.shape), np.eye(4))
+        for end, data in (("chi", chi.data), ("mask", mask), ("field", chi.data / 3)):
+            save_volume(folder / f"{name}_{end}.nii.gz", data, chi)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(maps, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "W"
+    arguments = ["--workdir", str(workdir), "--config", "tiny", "--data", str(maps), "--devices", "1", "--set", *SMALL]
+    assert run_command("train", arguments) == 0
+    return workdir
+
+
+def test_a_run_leaves_weights_metrics_and_pictures(trained):
+    for name in ("weights.safetensors", "metrics.csv", "learning_curve.png", "validation.png", "checkpoints"):
+        assert (trained / name).exists()
+    card = load_for_inference(trained)[1]
+    assert card["step"] == 2 and card["config"]["width"] == 2
+    json.dumps(card)
+
+
+def test_the_same_command_finds_the_run_done(trained, maps, capsys):
+    assert run_command("train", ["--workdir", str(trained), "--data", str(maps), "--devices", "1"]) == 0
+    assert "goes on from step 2: 2 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--config", "tinny"], "did you mean 'tiny'"),
+        (["--set", "widht=3"], "did you mean 'width'"),
+        (["--set", "width=x"], "width must be a whole number"),
+        (["--steps", "0"], "steps must be positive"),
+        (["--devices", "0"], "--devices must be at least 1"),
+        (["--data", "no/such/folder"], "must be a folder of maps"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(extra, message, tmp_path, capsys):
+    assert run_command("train", ["--workdir", str(tmp_path / "W"), *extra]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_run_keeps_its_network_and_its_preset(trained, capsys):
+    assert run_command("train", ["--workdir", str(trained), "--config", "qsmnet"]) == 2
+    assert "--config must be tiny" in capsys.readouterr().err
+    assert run_command("train", ["--workdir", str(trained), "--set", "width=3"]) == 2
+    assert "network must stay" in capsys.readouterr().err
+
+
+def test_a_second_run_in_the_folder_is_refused(trained, capsys):
+    with locked(trained):
+        assert run_command("train", ["--workdir", str(trained)]) == 2
+    assert "must belong to one run" in capsys.readouterr().err
