@@ -37,6 +37,9 @@ MARGIN = 0.5
 PARALLEL = 0.9998
 """Cosine of two B0 directions above which they count as one (one degree)."""
 
+UNSEEN = 1e-8
+"""Σ D², as a part of its largest, below which it is zero but for rounding."""
+
 FLOOR = 1e-3
 """Least Σ D² / n that the preconditioner divides by."""
 
@@ -139,7 +142,7 @@ def solve_cosmos_closed(fields: Fields, geometry: Geometry, *, b0_dirs: Directio
     """Run the closed form of `cosmos` on arrays: fields known everywhere, periodically on their grid."""
     dipoles = dipole_kernels(geometry.shape, geometry.voxel_size, b0_dirs)
     total = jnp.sum(dipoles**2, axis=0)
-    seen = total > 1e-12
+    seen = total > UNSEEN * jnp.max(total)
     chi_k = jnp.where(seen, jnp.sum(dipoles * rfft3(fields), axis=0) / jnp.where(seen, total, 1), 0)
     return Solution(chi=irfft3(chi_k, geometry.shape), condition=condition_number(total))
 
@@ -152,9 +155,13 @@ def dipole_kernels(shape: Shape, voxel_size: Float[Array, "3"], b0_dirs: Directi
 
 
 def condition_number(total: Kernel) -> Float[Array, ""]:
-    """Return √(max / min) of Σ_i D_i² over all frequencies but zero."""
-    least = jnp.min(total.at[0, 0, 0].set(jnp.inf))
-    return jnp.sqrt(jnp.max(total) / jnp.maximum(least, 1e-12))
+    """Return √(max / min) of Σ_i D_i² over the frequencies that some orientation sees.
+
+    None sees k = 0, nor the corner of k-space, where a sample stands for all four diagonals and D is zero for any B0.
+    """
+    largest = jnp.max(total)
+    least = jnp.min(jnp.where(total > UNSEEN * largest, total, jnp.inf))
+    return jnp.sqrt(largest / least)
 
 
 def orientation_weights(field_maps: Sequence[FieldMap]) -> list[Float[Array, "x y z"]]:
