@@ -17,8 +17,8 @@ from qsmjax.numerics.spheres import erode, sphere_kernel
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
-RADII = tuple(float(r) for r in range(12, 0, -1))
-"""The consensus' radii [mm], which are voxels at 1 mm."""
+RADII = tuple(float(r) for r in range(12, 1, -1))
+"""Radii [mm]: the consensus' 12 to 1 voxels at 1 mm, less the smallest, since it erodes the mask by a voxel first."""
 
 
 def v_sharp(field_map: FieldMap, *, radii: tuple[float, ...] = RADII, threshold: float = 0.05) -> FieldMap:
@@ -26,7 +26,7 @@ def v_sharp(field_map: FieldMap, *, radii: tuple[float, ...] = RADII, threshold:
 
     Args:
       field_map: the total field.
-      radii: of the balls [mm]; the consensus names 12 to 1 mm in steps of 1, the QSMnet paper a largest one of 12.
+      radii: of the balls [mm]; the consensus names 12 to 1 voxels in a mask eroded by one, the QSMnet paper 12 mm.
       threshold: where |1 - S| of the largest ball is below it, the local field has no such frequency.
 
     Returns:
