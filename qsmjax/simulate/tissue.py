@@ -37,6 +37,7 @@ class Tissue(NamedTuple):
 
 TISSUES = {
     "csf": Tissue(0.0, 0.001, 0.001, 1.0, 3.0),
+    "ventricle": Tissue(0.0, 0.001, 0.001, 1.0, 3.0),
     "white": Tissue(-0.030, 0.008, 0.010, 0.70, 19.0),
     "callosum": Tissue(-0.042, 0.008, 0.008, 0.70, 20.0),
     "cortex": Tissue(0.016, 0.008, 0.010, 0.82, 15.5),
@@ -76,3 +77,36 @@ OUTSIDE = {
 
 IRON = {"pallidum": (21.41, 0.09, 0.37), "putamen": (14.62, 0.04, 0.46), "caudate": (9.66, 0.05, 0.33)}
 """Plateau, rate [1/year] and start of the iron concentration [mg/100 g], as measured by Hallgren & Sourander."""
+
+FREESURFER = {
+    "csf": (24,),
+    "ventricle": (4, 5, 14, 15, 43, 44, 72),
+    "white": (2, 41, 136, 137, 163, 164),
+    "cortex": (3, 42),
+    "cerebellar_white": (7, 46),
+    "cerebellar_cortex": (8, 47),
+    "thalamus": (10, 49),
+    "caudate": (11, 50),
+    "putamen": (12, 51),
+    "pallidum": (13, 52),
+    "brainstem": (16,),
+    "hippocampus": (17, 53),
+    "amygdala": (18, 54),
+    "accumbens": (26, 58),
+    "diencephalon": (28, 60),
+    "white_lesion": (25, 57),
+    "vein": (30, 62, 514),
+    "artery": (502,),
+    "optic": (85, 530),
+    "callosum": (251, 252, 253, 254, 255),
+    "choroid": (31, 63),
+    "eye": (506,),
+    "muscle": (507, 508),
+    "mucosa": (509,),
+    "skin": (511,),
+    "cord": (512,),
+    "bone": (515,),
+    "marrow": (516,),
+    "air": (0,),
+}
+"""Tissue of each number: FreeSurfer's in the brain, SynthSeg's around it; other atlases need another such table."""

@@ -1,0 +1,66 @@
+"""What the brain's field lies in: air, bone and neck around it, the shim, and the phase of the coils.
+
+The sources outside are smooth in the brain, so their field is made on the label map's grid and interpolated. The slice
+at each end of the map goes on beyond it, so that the neck does not end at the map.
+"""
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from qsmjax.physics.dipole import forward_field
+from qsmjax.physics.geometry import geometry_from_affine
+from qsmjax.simulate.anatomy import Anatomy
+from qsmjax.simulate.sample import interpolate
+
+BEYOND = 40
+"""Voxels of the label map by which its first and last slices go on."""
+
+
+def background_field(
+    key: Key[Array, ""],
+    head: Anatomy,
+    affine: np.ndarray,
+    shape: tuple[int, ...],
+    brain: np.ndarray,
+    *,
+    shim: float = 0.02,
+) -> Float[np.ndarray, "x y z"]:
+    """Make the field of all that lies outside the brain, shimmed to second order over it but for a residue [ppm].
+
+    Args:
+      key: of the shim's residue.
+      head: the anatomy.
+      affine: of the grid to make it on, voxel index to world [mm].
+      shape: of that grid.
+      brain: mask on it, over which the shim works.
+      shim: standard deviation of the shim's residue [ppm].
+    """
+    source = np.asarray([t.chi for t in head.tissues], np.float32)[head.classes]
+    # relative to the air around the head, so that nothing lies beyond the map
+    air = head.tissues[head.names.index("air")].chi
+    source = np.where(head.brain, 0, source) - np.float32(air)
+    source = np.pad(source, ((0, 0), (0, 0), (BEYOND, BEYOND)), mode="edge")
+    geometry = geometry_from_affine(head.affine, source.shape)
+    field = np.asarray(forward_field(source, geometry, padding=0.1))[:, :, BEYOND:-BEYOND]
+    to_labels = np.linalg.inv(head.affine) @ affine
+    fine = interpolate(field, to_labels[:3, :3], to_labels[:3, 3], shape, order=3)
+    axes = [np.linspace(-1, 1, n, dtype=np.float32) for n in shape]
+    x, y, z = axes[0][:, None, None], axes[1][:, None], axes[2]
+    terms = [x**0 + 0 * y + 0 * z, x, y, z, x * y, x * z, y * z, x**2 - y**2, 2 * z**2 - x**2 - y**2]
+    inside = np.argwhere(brain)[:: max(1, int(brain.sum()) // 20000)].T
+    columns = np.stack([np.broadcast_to(t, shape)[tuple(inside)] for t in terms], -1)
+    weights = np.linalg.lstsq(columns, fine[tuple(inside)], rcond=None)[0]
+    residue = np.asarray(jax.random.normal(key, (len(terms),))) * shim
+    for term, weight, rest in zip(terms, weights, residue):
+        fine -= np.float32(weight - rest) * term
+    return fine
+
+
+def coil_phase(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[np.ndarray, "x y z"]:
+    """Draw a smooth phase at TE = 0, of second order over the grid [rad]."""
+    draw = np.asarray(jax.random.normal(key, (7,)), np.float32)
+    axes = [np.linspace(-1, 1, n, dtype=np.float32) for n in shape]
+    x, y, z = axes[0][:, None, None], axes[1][:, None], axes[2]
+    slow = draw[0] + draw[1] * x + draw[2] * y + draw[3] * z
+    return slow + 0.5 * (draw[4] * x * y + draw[5] * y * z + draw[6] * (x**2 - y**2))

@@ -1,0 +1,193 @@
+"""An anatomy in the scanner: sampled finer than the voxels, its field and echoes made there, and cut to their band.
+
+Truth, field and signal lose the same part of k-space (`numerics.resample`), so that the discrete dipole of the voxels'
+grid holds between truth and field. The world is the scanner's, B0 along its z; an oblique scan is an oblique grid.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, Key
+
+from qsmjax.numerics.arrays import Shape
+from qsmjax.numerics.resample import resample_k
+from qsmjax.physics.dipole import forward_field
+from qsmjax.physics.field_map import FieldMap, field_map
+from qsmjax.physics.geometry import Geometry, geometry_from_affine
+from qsmjax.physics.signal import gradient_echo, r2s_at
+from qsmjax.physics.units import radians_per_ppm
+from qsmjax.simulate.anatomy import Anatomy
+from qsmjax.simulate.background import background_field, coil_phase
+from qsmjax.simulate.sample import sample
+
+FINE = 0.55
+"""Largest edge of the voxels that the scan is simulated on [mm]; they are at most half of the scan's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A scan's voxels: their number, and the affine to world [mm]."""
+
+    shape: Shape
+    affine: Float[np.ndarray, "4 4"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """A scan and its truth.
+
+    Attributes:
+      grid: its voxels.
+      geometry: their size, and B0 in their axes.
+      chi: truth [ppm relative to CSF], zero outside the mask.
+      mask: the brain's.
+      local: the noisy local field, its noise map, the first echo's magnitude.
+      clean: the local field without noise [ppm].
+      total: the total field without noise [ppm]; the local one where no background was asked for.
+      signal: noisy complex echoes.
+      te: echo times [s].
+      b0: field strength [T].
+      classes: tissue of each voxel, as in the anatomy.
+    """
+
+    grid: Grid
+    geometry: Geometry
+    chi: Float[np.ndarray, "x y z"]
+    mask: Bool[np.ndarray, "x y z"]
+    local: FieldMap
+    clean: Float[np.ndarray, "x y z"]
+    total: Float[np.ndarray, "x y z"]
+    signal: Complex[np.ndarray, "echo x y z"]
+    te: tuple[float, ...]
+    b0: float
+    classes: np.ndarray
+
+
+def grid_around(
+    head: Anatomy,
+    voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
+    *,
+    tilt: float = 0.0,
+    about: Sequence[float] = (1.0, 0.0, 0.0),
+    margin: float = 5.0,
+) -> Grid:
+    """Lay a grid around the brain of a head.
+
+    Args:
+      head: whose brain.
+      voxel_size: [mm].
+      tilt: angle by which the grid is turned in the scanner [rad].
+      about: axis of that turn.
+      margin: room on all sides of the brain [mm].
+    """
+    axis = np.asarray(about, float) / np.linalg.norm(about)
+    cross = np.cross(np.eye(3), -axis)
+    turn = np.eye(3) + np.sin(tilt) * cross + (1 - np.cos(tilt)) * cross @ cross
+    world = np.argwhere(head.brain)[::7] @ head.affine[:3, :3].T + head.affine[:3, 3]
+    own = world @ turn
+    low, high = own.min(0) - margin, own.max(0) + margin
+    size = np.asarray(voxel_size, float)
+    count = np.ceil((high - low) / size / 2).astype(int) * 2
+    affine = np.eye(4)
+    affine[:3, :3] = turn * size
+    affine[:3, 3] = turn @ ((low + high) / 2 - size * (count - 1) / 2)
+    return Grid((int(count[0]), int(count[1]), int(count[2])), affine)
+
+
+def scan(
+    key: Key[Array, ""],
+    head: Anatomy,
+    grid: Grid,
+    *,
+    b0: float = 3.0,
+    te: Sequence[float] = (0.006, 0.012, 0.018, 0.024),
+    snr: float = 90.0,
+    background: bool = False,
+    shim: float = 0.02,
+) -> Scan:
+    """Scan a head by a gradient echo.
+
+    The local field comes from the noisy echoes as a perfect unwrapping would give it: a weighted line through their
+    phases relative to those of the noise-free field. Dephasing within voxels and the noise are all that it suffers.
+
+    Args:
+      key: of the noise, the shim and the coils.
+      head: what is scanned.
+      grid: on which voxels.
+      b0: field strength [T].
+      te: echo times [s]; at least two.
+      snr: of white matter at the first echo.
+      background: whether air, bone and neck make their field, with a shim's residue and a coil's phase.
+      shim: residue of the shim [ppm].
+
+    Raises:
+      ValueError: if there is but one echo.
+    """
+    if len(te) < 2:
+        raise ValueError(f"te must hold at least two echoes to tell the field from the phase at zero, got {len(te)}")
+    noise_key, shim_key = jax.random.split(key)
+    where = geometry_from_affine(grid.affine, grid.shape)
+    factor = [max(2, int(np.ceil(float(d) / FINE))) for d in where.voxel_size]
+    fine = refine(grid, factor)
+    parts = sample(head, fine.shape, fine.affine, everything=background)
+    cut = jax.jit(partial(resample_k, shape=grid.shape))
+    mask = np.asarray(cut(parts.brain.astype(np.float32))) > 0.5
+    fine_geometry = geometry_from_affine(fine.affine, fine.shape)
+    source = parts.chi * parts.brain
+    field = jax.jit(partial(forward_field, padding=0.2))(source, fine_geometry)
+    clean, chi = np.asarray(cut(field)), np.asarray(cut(source))
+    total, phase0 = field, np.zeros((1, 1, 1), np.float32)
+    outer, start = np.zeros_like(clean), np.ones((1, 1, 1), np.complex64)
+    if background:
+        outside = background_field(shim_key, head, fine.affine, fine.shape, parts.brain, shim=shim)
+        total, phase0 = field + outside, coil_phase(shim_key, fine.shape)
+        outer, start = np.asarray(cut(outside)), np.exp(1j * coil_phase(shim_key, grid.shape))
+    sigma = _reference(head, float(te[0]), b0) / snr
+    echo = jax.jit(lambda f, m, r, te: cut(gradient_echo(f, m, r2s_at(r, b0), te=te, b0=b0, phase0=phase0)))
+    echoes = np.stack([np.asarray(echo(total, parts.m0, parts.r2s, t)) for t in te])
+    noise = np.asarray(jax.random.normal(noise_key, (2, *echoes.shape))) * sigma
+    noisy = echoes + (noise[0] + 1j * noise[1]).astype(np.complex64)
+    whole = clean + outer
+    measured, std = _fit(noisy * np.conj(start), whole, te, b0, sigma)
+    local = field_map(
+        measured - outer,
+        mask,
+        where,
+        noise=std,
+        magnitude=np.abs(noisy[0]),
+        radians_per_ppm=radians_per_ppm(b0, float(np.mean(te))),
+    )
+    classes = parts.classes[tuple(slice(f // 2, None, f) for f in factor)]
+    return Scan(grid, where, np.where(mask, chi, 0), mask, local, clean * mask, whole, noisy, tuple(te), b0, classes)
+
+
+def refine(grid: Grid, factor: Sequence[int]) -> Grid:
+    """Divide the voxels of a grid, keeping its edges."""
+    affine = np.array(grid.affine)
+    affine[:3, :3] = grid.affine[:3, :3] / np.asarray(factor)
+    affine[:3, 3] += grid.affine[:3, :3] @ ((1 / np.asarray(factor) - 1) / 2)
+    x, y, z = (n * f for n, f in zip(grid.shape, factor))
+    return Grid((x, y, z), affine)
+
+
+def _reference(head: Anatomy, te: float, b0: float) -> float:
+    white = head.tissues[head.names.index("white")]
+    return float(white.m0 * np.exp(-r2s_at(white.r2s, b0) * te))
+
+
+def _fit(noisy: np.ndarray, field: np.ndarray, te: Sequence[float], b0: float, sigma: float):
+    """Fit offset and field to the phases about a known field; return the field and its standard deviation [ppm]."""
+    rate = float(radians_per_ppm(b0, 1.0))
+    time = np.asarray(te, np.float32)[:, None, None, None]
+    rest = np.angle(noisy * np.exp(-1j * rate * time * field))
+    weight = np.abs(noisy) ** 2 + 1e-12
+    total = weight.sum(0)
+    middle = (weight * time).sum(0) / total
+    spread = (weight * (time - middle) ** 2).sum(0)
+    slope = (weight * (time - middle) * rest).sum(0) / spread
+    # a voxel without signal knows no more than that its phase lies within a turn
+    limit = np.pi / np.sqrt(3) / rate / float(np.ptp(time))
+    return field + slope / rate, np.minimum(sigma / rate / np.sqrt(spread), limit)
