@@ -1,0 +1,173 @@
+"""Make scans with their truth from label maps.
+
+  qsmjax simulate OUT --labels head.nii.gz             one multi-echo scan, with air, bone and neck
+  qsmjax simulate OUT --labels DIR --orientations 5    each head of a folder, in five orientations
+  qsmjax simulate OUT --labels head.nii.gz --voxel-size 0.8 0.8 1.2 --tilt 20 --no-background
+
+OUT is a BIDS-like folder: sub-*/anat holds magnitude and phase of every echo with their JSON, derivatives/truth the
+susceptibility [ppm], fields [ppm] and masks. qsm-ci/ holds the same scans in the layout of the public benchmark:
+inputs/, groundtruth/, params.json.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from qsmjax.cli.errors import UserError
+from qsmjax.io.nifti import SUFFIXES, load_volume, new_volume, save_volume
+from qsmjax.io.sidecar import save_json
+from qsmjax.simulate.anatomy import Anatomy, anatomy
+from qsmjax.simulate.lesions import Lesion
+from qsmjax.simulate.scan import Scan, grid_around, scan
+
+LESIONS = {
+    "none": (),
+    "few": (Lesion("microbleed"), Lesion("calcification")),
+    "many": (
+        *[Lesion("microbleed")] * 6,
+        *[Lesion("plaque")] * 6,
+        *[Lesion("calcification")] * 2,
+        Lesion("haemorrhage"),
+    ),
+}
+ORIENTATIONS = ((0, 0), (1, 0), (1, 90), (1, 180), (1, 270), (0.6, 45), (0.6, 135), (0.6, 225), (0.6, 315))
+"""Parts of the largest tilt, and the direction of its axis [degrees], in the order in which they are taken."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `simulate`."""
+    add = parser.add_argument
+    add("out", metavar="OUT", help="folder to write to; made where it does not exist")
+    add("--labels", required=True, metavar="PATH", help="label map (.nii, .nii.gz), or a folder of them")
+    add("--orientations", type=int, default=1, metavar="N", help=f"scans of each head, 1 to {len(ORIENTATIONS)}")
+    add("--tilt", type=float, help="degrees of the grid to B0; default: 0 for one scan, 25 for several")
+    add("--voxel-size", type=float, nargs=3, default=(1.0, 1.0, 1.0), metavar=("X", "Y", "Z"), help="[mm]")
+    add("--b0", type=float, default=3.0, metavar="T", help="field strength [tesla]")
+    add("--te", type=float, nargs="+", default=(0.006, 0.012, 0.018, 0.024), metavar="S", help="echo times [seconds]")
+    add("--snr", type=float, default=90.0, help="of white matter at the first echo")
+    add("--lesions", choices=LESIONS, default="few", help="what else is in the brain")
+    add("--age", type=float, help="of the subject [years]; default: drawn")
+    add("--seed", type=int, default=0, help="of all that is random")
+    add("--no-background", action="store_true", help="the brain alone: no air, bone and neck, shim and coil phase")
+    add("--quiet", action="store_true", help="print nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate what the arguments say.
+
+    Raises:
+      UserError: if an argument cannot be.
+    """
+    if not 1 <= args.orientations <= len(ORIENTATIONS):
+        raise UserError(f"--orientations must be 1 to {len(ORIENTATIONS)}, got {args.orientations}")
+    if min(args.voxel_size) <= 0 or args.snr <= 0 or args.b0 <= 0:
+        raise UserError("--voxel-size, --snr and --b0 must be positive")
+    if len(args.te) < 2 or min(args.te) <= 0 or list(args.te) != sorted(set(args.te)):
+        raise UserError(f"--te must be two or more growing times in seconds, got {list(args.te)}")
+    tilt = args.tilt if args.tilt is not None else (25.0 if args.orientations > 1 else 0.0)
+    out = Path(args.out)
+    for number, path in enumerate(label_files(Path(args.labels))):
+        key = jax.random.fold_in(jax.random.key(args.seed), number)
+        head = read_head(key, path, lesions=LESIONS[args.lesions], age=args.age)
+        name = f"sub-{path.name.split('.')[0].replace('_', '').replace('-', '')}"
+        for index, (part, direction) in enumerate(ORIENTATIONS[: args.orientations]):
+            if args.orientations == 1:
+                part = 1
+            about = (np.cos(np.radians(direction)), np.sin(np.radians(direction)), 0)
+            grid = grid_around(head, args.voxel_size, tilt=np.radians(part * tilt), about=about)
+            made = scan(
+                jax.random.fold_in(key, index + 1),
+                head,
+                grid,
+                b0=args.b0,
+                te=args.te,
+                snr=args.snr,
+                background=not args.no_background,
+            )
+            write_bids(out, name, f"orient{index + 1}", made)
+            write_qsmci(out / "qsm-ci" / f"{name}_orient{index + 1}", made)
+            if not args.quiet:
+                b = np.round(np.asarray(made.geometry.b0_dir), 3).tolist()
+                print(f"{name} orientation {index + 1}: {made.grid.shape}, B0 along {b}", file=sys.stderr)
+    return 0
+
+
+def label_files(path: Path) -> list[Path]:
+    """Return the label maps that a path names.
+
+    Raises:
+      UserError: if there are none.
+    """
+    found = sorted(p for p in path.iterdir() if p.name.endswith(SUFFIXES)) if path.is_dir() else [path]
+    if not found or not found[0].exists():
+        raise UserError(f"--labels must name a label map or a folder of them (.nii, .nii.gz), got {path}")
+    return found
+
+
+def read_head(key: jax.Array, path: Path, **options) -> Anatomy:
+    """Read a label map and make a head of it, with the options of `simulate.anatomy`."""
+    volume = load_volume(path)
+    return anatomy(key, np.rint(volume.data).astype(np.int32), volume.affine, **options)
+
+
+def parameters(made: Scan) -> dict[str, object]:
+    """Return a scan's params.json."""
+    numbers = lambda values: [round(float(v), 6) for v in values]
+    return {
+        "TE": numbers(made.te),
+        "B0": made.b0,
+        "B0_dir": numbers(made.geometry.b0_dir),
+        "voxel_size": numbers(made.geometry.voxel_size),
+    }
+
+
+def write_qsmci(folder: Path, made: Scan) -> None:
+    """Write one scan as the public benchmark lays it out: inputs/, groundtruth/ and params.json."""
+    phase, magnitude = (np.moveaxis(part, 0, -1) for part in (np.angle(made.signal), np.abs(made.signal)))
+    outside = made.total - made.clean
+    volumes = {
+        "inputs/localfield": np.asarray(made.local.field),
+        "inputs/totalfield": np.where(made.mask, np.asarray(made.local.field) + outside, 0),
+        "inputs/noise": np.asarray(made.local.noise),
+        "inputs/mask": made.mask,
+        "inputs/phase": phase,
+        "inputs/magnitude": magnitude,
+        "groundtruth/chimap": made.chi,
+        "groundtruth/localfield": made.clean,
+        "groundtruth/mask": made.mask,
+        "groundtruth/segmentation": made.classes,
+    }
+    for name, data in volumes.items():
+        _save(folder / f"{name}.nii.gz", data, made)
+    save_json(folder / "inputs" / "params.json", parameters(made))
+    save_json(folder / "params.json", parameters(made))
+
+
+def write_bids(out: Path, subject: str, acquisition: str, made: Scan) -> None:
+    """Write one scan as raw data of a BIDS-like folder, its truth among the derivatives."""
+    stem = f"{subject}_acq-{acquisition}"
+    for number, (te, image) in enumerate(zip(made.te, made.signal), 1):
+        for part, data in (("mag", np.abs(image)), ("phase", np.angle(image))):
+            base = out / subject / "anat" / f"{stem}_echo-{number}_part-{part}_MEGRE"
+            _save(base.with_name(base.name + ".nii.gz"), data, made)
+            sidecar: dict[str, object] = {"EchoTime": float(te), "MagneticFieldStrength": made.b0}
+            if part == "phase":
+                sidecar["Units"] = "rad"
+            save_json(base.with_name(base.name + ".json"), sidecar)
+    truth = out / "derivatives" / "truth"
+    volumes = {"Chimap": made.chi, "localfield": made.clean, "totalfield": made.total, "mask": made.mask}
+    for name, data in volumes.items():
+        _save(truth / subject / "anat" / f"{stem}_{name}.nii.gz", data, made)
+    save_json(out / "dataset_description.json", {"Name": "Simulated heads", "BIDSVersion": "1.9.0"})
+    save_json(
+        truth / "dataset_description.json",
+        {"Name": "Truth", "BIDSVersion": "1.9.0", "DatasetType": "derivative", "GeneratedBy": [{"Name": "qsmjax"}]},
+    )
+
+
+def _save(path: Path, data: np.ndarray, made: Scan) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_volume(path, data, new_volume(np.asarray(data, np.float32), made.grid.affine, path))
