@@ -140,8 +140,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "qsmnet": {},
     # chi of up to +-1.4 ppm, as in haemorrhages and calcifications
     "qsmnet_plus": {"chi_scale": (0.5, 4.0), "negate": 0.5},
-    # a QSMnet small enough that two CPU cores train it in ten minutes, on heads without lesions: the few of them outweigh
-    # the tissue in the variance that maps are normalised by
+    # a QSMnet small enough that two CPU cores train it in ten minutes, on heads without lesions: few as they are, they
+    # outweigh the tissue in the variance that maps are normalised by
     "tiny": {
         "width": 8,
         "depth": 2,
