@@ -5,8 +5,9 @@
     python benchmarks/heads.py LABELS_DIR OUT --example    OUT/field.nii.gz and its truth: the same head, 1.6x1.6x2 mm
 
 LABELS_DIR holds head_01.nii.gz and so on. The four heads are made of heads 11 and 12, on which constants are chosen;
-`--heads 13 14` makes those that judge. Each has veins, one calcification of -2 ppm and one haemorrhage of +0.9 ppm. For
-each it prints its grid, B0 direction, the local field's std, its noise and the error of the discrete dipole model.
+`--heads 13 14` makes those that judge. Each has veins, one calcification of -2 ppm and one haemorrhage of +0.9 ppm; the
+example and its full-size brother have no lesions. For each it prints its grid, B0 direction, the local field's std, its
+noise and the error of the discrete dipole model.
 """
 
 import argparse
@@ -32,13 +33,14 @@ DEEP_GREY = ("thalamus", "caudate", "putamen", "pallidum", "red_nucleus", "subst
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """How a benchmark head is scanned: voxel size [mm], tilt [degrees], B0 [T], echo times [s], SNR at the first."""
+    """How a head is scanned: voxel size [mm], tilt [degrees], B0 [T], echo times [s], SNR of the first, lesions."""
 
     voxel_size: tuple[float, float, float]
     tilt: float
     b0: float
     te: tuple[float, ...]
     snr: float
+    lesions: bool = True
 
 
 TE_3T, TE_7T = (0.006, 0.012, 0.018, 0.024), (0.004, 0.008, 0.012, 0.016)
@@ -48,8 +50,8 @@ CASES = {
     "1x1x2": Case((1.0, 1.0, 2.0), 0.0, 3.0, TE_3T, 62.0),
     "7T": Case((1.0, 1.0, 1.0), 0.0, 7.0, TE_7T, 110.0),
 }
-MAIN = Case((0.8, 0.8, 1.2), 20.0, 3.0, TE_3T, 70.0)
-EXAMPLE = Case((1.6, 1.6, 2.0), 20.0, 3.0, TE_3T, 90.0)
+MAIN = Case((0.8, 0.8, 1.2), 20.0, 3.0, TE_3T, 70.0, lesions=False)
+EXAMPLE = Case((1.6, 1.6, 2.0), 20.0, 3.0, TE_3T, 200.0, lesions=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,9 @@ def make_head(
 ) -> BenchmarkHead:
     """Make one head: the anatomy follows the head's number alone, the noise the seed too."""
     key = jax.random.fold_in(jax.random.key(2025), number)
-    head = read_head(key, Path(labels_dir) / f"head_{number:02d}.nii.gz", lesions=LESIONS, age=50.0)
+    head = read_head(
+        key, Path(labels_dir) / f"head_{number:02d}.nii.gz", lesions=LESIONS if case.lesions else (), age=50.0
+    )
     grid = grid_around(head, case.voxel_size, tilt=np.radians(case.tilt))
     made = scan(jax.random.fold_in(key, seed), head, grid, b0=case.b0, te=case.te, snr=case.snr / noise)
     return BenchmarkHead(name, made.local, made.chi, made.classes, head.names, made)

@@ -99,14 +99,8 @@ def load_volume(path: str | Path) -> NiftiVolume:
     )
 
 
-def save_volume(path: str | Path, data: np.ndarray, like: NiftiVolume, *, compact: bool = False) -> None:
-    """Write voxels with the geometry of `like`: affine, codes, units and byte order are its own.
-
-    Args:
-      path: ends in .nii or .nii.gz.
-      data: x y z, others may follow.
-      like: the volume whose geometry it takes.
-      compact: write 16-bit integers with a scale factor, in which zero stays zero, instead of float32.
+def save_volume(path: str | Path, data: np.ndarray, like: NiftiVolume) -> None:
+    """Write float32 voxels with the geometry of `like`: affine, codes, units and byte order are its own.
 
     Raises:
       ValueError: if the first three axes differ from those of `like`, or the name does not end in .nii or .nii.gz.
@@ -119,9 +113,9 @@ def save_volume(path: str | Path, data: np.ndarray, like: NiftiVolume, *, compac
     if data.shape[:3] != like.data.shape[:3]:
         raise ValueError(f"data.shape must begin with {like.data.shape[:3]} as in {like.path}, got {data.shape}")
     header = like.header.copy()
-    header.set_data_dtype(np.int16 if compact else np.float32)
+    header.set_data_dtype(np.float32)
     header.set_data_shape(data.shape)
-    header.set_slope_inter(max(float(np.abs(data).max()), 1e-12) / 32767 if compact else 1, 0)
+    header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     # no affine: the header's own sform and qform go out untouched
