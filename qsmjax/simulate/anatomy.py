@@ -170,7 +170,8 @@ def _texture(rng: np.random.Generator, shape: tuple[int, ...], brain: np.ndarray
     total = np.zeros(size, np.float32)
     for scale, weight in ((0.7, 0.5), (1.5, 0.6), (4.0, 0.6), (10.0, 0.5)):
         noise = scipy.ndimage.gaussian_filter(rng.standard_normal(size, np.float32), scale, mode="wrap")
-        total += weight * noise / noise.std()
+        # in a small map the widest scale is hardly more than a constant
+        total += weight * (noise - noise.mean()) / noise.std()
     texture = np.zeros(shape, np.float32)
     texture[box] = total / total.std()
     return texture

@@ -43,9 +43,10 @@ class Scan:
       grid: its voxels.
       geometry: their size, and B0 in their axes.
       chi: truth [ppm relative to CSF], zero outside the mask.
+      source: truth before the mask cut it: the dipole holds between this and `clean`, whose rim it holds too.
       mask: the brain's.
       local: the noisy local field, its noise map, the first echo's magnitude.
-      clean: the local field without noise [ppm].
+      clean: the local field without noise [ppm], zero outside the mask.
       total: the total field without noise [ppm]; the local one where no background was asked for.
       signal: noisy complex echoes.
       te: echo times [s].
@@ -56,6 +57,7 @@ class Scan:
     grid: Grid
     geometry: Geometry
     chi: Float[np.ndarray, "x y z"]
+    source: Float[np.ndarray, "x y z"]
     mask: Bool[np.ndarray, "x y z"]
     local: FieldMap
     clean: Float[np.ndarray, "x y z"]
@@ -107,11 +109,13 @@ def scan(
     snr: float = 90.0,
     background: bool = False,
     shim: float = 0.02,
+    dephasing: bool = False,
 ) -> Scan:
     """Scan a head by a gradient echo.
 
-    The local field comes from the noisy echoes as a perfect unwrapping would give it: a weighted line through their
-    phases relative to those of the noise-free field. Dephasing within voxels and the noise are all that it suffers.
+    The local field has the noise of a weighted line through the echoes' phases. With `dephasing` it is that line's
+    slope itself, as a perfect unwrapping would give it: near veins and lesions, where the phase turns within a voxel,
+    it then strays from the field's mean by far more than the noise.
 
     Args:
       key: of the noise, the shim and the coils.
@@ -122,6 +126,7 @@ def scan(
       snr: of white matter at the first echo.
       background: whether air, bone and neck make their field, with a shim's residue and a coil's phase.
       shim: residue of the shim [ppm].
+      dephasing: whether the local field suffers from it; the echoes do in any case.
 
     Raises:
       ValueError: if there is but one echo.
@@ -152,6 +157,8 @@ def scan(
     noisy = echoes + (noise[0] + 1j * noise[1]).astype(np.complex64)
     whole = clean + outer
     measured, std = _fit(noisy * np.conj(start), whole, te, b0, sigma)
+    if not dephasing:
+        measured = whole + std * np.asarray(jax.random.normal(jax.random.fold_in(noise_key, 1), std.shape))
     local = field_map(
         measured - outer,
         mask,
@@ -161,7 +168,9 @@ def scan(
         radians_per_ppm=radians_per_ppm(b0, float(np.mean(te))),
     )
     classes = parts.classes[tuple(slice(f // 2, None, f) for f in factor)]
-    return Scan(grid, where, np.where(mask, chi, 0), mask, local, clean * mask, whole, noisy, tuple(te), b0, classes)
+    return Scan(
+        grid, where, np.where(mask, chi, 0), chi, mask, local, clean * mask, whole, noisy, tuple(te), b0, classes
+    )
 
 
 def refine(grid: Grid, factor: Sequence[int]) -> Grid:
