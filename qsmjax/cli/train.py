@@ -2,6 +2,7 @@
 
   python train.py --workdir W                    QSMnet on heads that are drawn as it trains
   python train.py --workdir W --config tiny      a small one, ten minutes on two CPU cores
+  python train.py --workdir W --labels LABELS    on heads of real anatomy, out of label maps
   python train.py --workdir W --data MAPS        on NAME_chi.nii.gz (with NAME_field.nii.gz, NAME_mask.nii.gz)
 
 Started again on the same W it goes on from its last checkpoint, to the same bits. SIGTERM saves and ends it. W holds
@@ -22,6 +23,7 @@ from qsmjax.training.checkpoint import Checkpoints, locked
 from qsmjax.training.config import PRESETS, TrainConfig, preset, with_settings
 from qsmjax.training.data import Drawn, Maps, Patches, Source
 from qsmjax.training.files import load_maps
+from qsmjax.training.labels import load_labels
 from qsmjax.training.loop import Watcher, train
 
 
@@ -32,8 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", metavar="NAME", help=f"{', '.join(PRESETS)} (default: qsmnet)")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change the config")
     add("--steps", type=int, metavar="N", help="the same as --set steps=N")
-    add("--data", metavar="DIR", help="susceptibility maps, with their fields and masks where there are any")
-    add("--validation", metavar="DIR", help="maps to validate on; by default the last of --data, if it has several")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--data", metavar="DIR", help="susceptibility maps, with their fields and masks, if any")
+    source.add_argument("--labels", metavar="DIR", help="label maps of whole heads, in FreeSurfer's numbers")
+    add("--validation", metavar="DIR", help="maps to validate on; by default the last given, if several")
     add("--devices", type=int, metavar="N", help="use at most N devices (default: all)")
     add("--quiet", action="store_true", help="print nothing but errors")
 
@@ -52,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{workdir} must be a folder, got a file: choose another --workdir")
     with locked(workdir):
         config = choose_config(workdir, args.config, args.set, args.steps)
-        source, held_out = choose_data(config, args.data, args.validation)
+        source, held_out = choose_data(config, args.data, args.labels, args.validation)
         with watching(args.quiet) as watcher:
             outcome = train(workdir, config, source, held_out, watcher, devices=args.devices)
             if outcome.stopped:
@@ -97,12 +101,17 @@ def stored_config(workdir: Path) -> TrainConfig | None:
         checkpoints.close()
 
 
-def choose_data(config: TrainConfig, data: str | None, validation: str | None) -> tuple[Source, list[Maps]]:
+def choose_data(
+    config: TrainConfig, data: str | None, labels: str | None, validation: str | None
+) -> tuple[Source, list[Maps]]:
     """Return where batches come from, and the maps to validate on."""
     held_out = load_maps(validation, config) if validation else []
-    if data is None:
+    if data is not None:
+        maps = load_maps(data, config)
+    elif labels is not None:
+        maps = load_labels(labels, config)
+    else:
         return Drawn(config), held_out
-    maps = load_maps(data, config)
     if not held_out and len(maps) > 1:
         maps, held_out = maps[:-1], maps[-1:]
     return Patches(config, maps), held_out

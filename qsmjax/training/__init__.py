@@ -3,7 +3,7 @@
 - `config`: `TrainConfig`, presets, settings from the command line
 - `losses`: L1, model and gradient loss, as sums that add up over devices
 - `samples`: maps to training samples, inside the step
-- `data`: indices or patches for each step; `files`: maps from a folder
+- `data`: indices or patches for each step; `files`: maps from a folder; `labels`: maps out of label maps
 - `state`, `step`: what training changes, and one step of it
 - `devices`: the only jit and pmap of this side
 - `validation`: whole volumes, beside TKD

@@ -1,0 +1,54 @@
+"""Maps from label maps: whole heads of real anatomy, given the susceptibility that the simulator draws for them.
+
+Each is sampled finer than the network's voxels and cut to their band, as a scan is (`simulate.scan`). Fields are not
+made here: the step makes them.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from qsmjax.io.nifti import SUFFIXES, load_volume
+from qsmjax.numerics.resample import resample_k
+from qsmjax.simulate.anatomy import anatomy
+from qsmjax.simulate.sample import sample
+from qsmjax.simulate.scan import FINE, grid_around, refine
+from qsmjax.training.config import TrainConfig
+from qsmjax.training.data import Maps
+
+
+def load_labels(folder: str | Path, config: TrainConfig) -> list[Maps]:
+    """Make a map of every label map in a folder: FreeSurfer's numbers, the same map for the same seed.
+
+    Args:
+      folder: holds .nii or .nii.gz files of integers, or is one of them.
+      config: of the run: its voxel size and seed.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+      ValueError: if it holds no label map, or one without a brain.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} must be a folder of label maps, got none there")
+    found = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES)) if folder.is_dir() else [folder]
+    if not found:
+        raise ValueError(f"{folder} must hold label maps (.nii, .nii.gz), got none")
+    return [_draw(path, number, config) for number, path in enumerate(found)]
+
+
+def _draw(path: Path, number: int, config: TrainConfig) -> Maps:
+    volume = load_volume(path)
+    labels = np.rint(volume.data).astype(np.int32)
+    if not np.array_equal(labels, volume.data):
+        raise ValueError(f"{path} must hold whole numbers, got others: is it a label map?")
+    head = anatomy(jax.random.fold_in(jax.random.key(config.seed), number), labels, volume.affine)
+    grid = grid_around(head, config.voxel_size)
+    fine = refine(grid, [max(2, int(np.ceil(d / FINE))) for d in config.voxel_size])
+    parts = sample(head, fine.shape, fine.affine, everything=False)
+    cut = lambda part: np.asarray(resample_k(part, grid.shape))
+    mask = cut(parts.brain.astype(np.float32)) > 0.5
+    chi = cut(parts.chi * parts.brain)
+    # a field tells nothing of chi's mean, and a network can't learn it
+    return Maps(path.name, np.where(mask, chi - chi[mask].mean(), 0).astype(np.float32), mask)
