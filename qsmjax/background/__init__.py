@@ -1,6 +1,6 @@
 """From the total to the local field.
 
-- `dipoles`: sources inside and outside fitted together (`joint`, the default), or outside alone (`pdf`)
+- `dipoles`: sources inside and outside fitted together (`joint`), or outside alone (`pdf`)
 - `sharp`: spherical means (`v_sharp`, `sharp`, `resharp`)
 - `boundary`: the harmonic function that meets the field at the mask's edge (`ismv`, `lbv`)
 - `frame`: the padded box in which they run
@@ -24,4 +24,4 @@ METHODS: dict[str, Callable[..., FieldMap]] = {
     "pdf": pdf,
     "lbv": lbv,
 }
-"""Every method by the name that the command line takes; the first is the default."""
+"""Every method by the name that the command line takes."""

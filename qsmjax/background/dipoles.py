@@ -34,7 +34,7 @@ def joint(
     tolerance: float = 1e-3,
     max_iterations: int = 80,
 ) -> FieldMap:
-    """Remove the background by fitting sources inside and outside the mask together (default).
+    """Remove the background by fitting sources inside and outside the mask together.
 
     Args:
       field_map: the total field; its noise, where known, weighs it.
