@@ -60,7 +60,7 @@ def test_total_field_to_map(tmp_path, head):
     kept = load_volume(tmp_path / "total_mask.nii.gz").data > 0
     removed = load_volume(tmp_path / "total_desc-removed_mask.nii.gz").data > 0
     np.testing.assert_array_equal(kept | removed, mask)
-    assert kept.sum() > 0.5 * mask.sum() and not (kept & removed).any()
+    assert kept.sum() > 0.4 * mask.sum() and not (kept & removed).any()
     assert error_of(load_volume(tmp_path / "total_Chimap.nii.gz").data, chi, kept) < 0.35
     assert (tmp_path / "total_desc-local_fieldmap.nii.gz").exists()
     told = json.loads((tmp_path / "total_Chimap.json").read_text())
