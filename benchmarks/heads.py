@@ -4,6 +4,9 @@
     python benchmarks/heads.py LABELS_DIR OUT --main       head_01 at 0.8x0.8x1.2 mm, 20 degrees oblique
     python benchmarks/heads.py LABELS_DIR OUT --example    OUT/field.nii.gz and its truth: the same head, 1.6x1.6x2 mm
 
+    python benchmarks/heads.py LABELS_DIR OUT --picture    OUT/simulation.png of head_11 with air, bone and neck, and the
+                                                           susceptibility of each of its regions
+
 LABELS_DIR holds head_01.nii.gz and so on. The four heads are made of heads 11 and 12, on which constants are chosen;
 `--heads 13 14` makes those that judge. Each has veins, one calcification of -2 ppm and one haemorrhage of +0.9 ppm; the
 example and its full-size brother have no lesions. For each it prints its grid, B0 direction, the local field's std, its
@@ -24,6 +27,7 @@ import numpy as np
 from qsmjax.cli.simulate import parameters, read_head, write_qsmci
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import FieldMap
+from qsmjax.report.simulation import scan_picture
 from qsmjax.simulate.lesions import Lesion
 from qsmjax.simulate.scan import Scan, grid_around, scan
 
@@ -132,6 +136,26 @@ def describe(made: Scan) -> str:
     )
 
 
+def draw(labels: Path, out: Path) -> None:
+    """Draw a scan with its background, and print mean and std of each region."""
+    key = jax.random.fold_in(jax.random.key(2025), 11)
+    head = read_head(key, labels / "head_11.nii.gz", lesions=LESIONS, age=50.0)
+    made = scan(key, head, grid_around(head), te=TE_3T, snr=100.0, background=True)
+    for number, name in enumerate(head.names):
+        where = made.mask & (made.classes == number)
+        if where.sum() > 20:
+            print(f"| {name} | {where.sum()} | {made.chi[where].mean():.3f} | {made.chi[where].std():.3f} |")
+    print(describe(made), f"total field std {made.total[made.mask].std():.3f} ppm")
+    phase, magnitude = np.angle(made.signal[-1]), np.abs(made.signal[-1])
+    volumes = {
+        "susceptibility": (made.chi, -0.12, 0.2, "ppm"),
+        "local field": (np.asarray(made.local.field), -0.04, 0.04, "ppm"),
+        "phase, 24 ms": (phase, -3.14, 3.14, "rad"),
+        "magnitude, 24 ms": (magnitude, 0, 0.8, ""),
+    }
+    scan_picture(volumes, out / "simulation.png")
+
+
 def main() -> None:
     """Make what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -141,9 +165,12 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=1.0, help="times the noise of the signal")
     parser.add_argument("--main", action="store_true")
     parser.add_argument("--example", action="store_true")
+    parser.add_argument("--picture", action="store_true")
     args = parser.parse_args()
     start = time.perf_counter()
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.picture:
+        return draw(args.labels, args.out)
     if args.example or args.main:
         case = EXAMPLE if args.example else MAIN
         heads = iter([make_head(args.labels, "example" if args.example else "main", case, 1, noise=args.noise)])

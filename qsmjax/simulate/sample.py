@@ -53,8 +53,9 @@ def sample(head: Anatomy, shape: tuple[int, ...], affine: np.ndarray, *, everyth
                 continue
             better = value > best[box]
             best[box][better], classes[box][better] = value[better], number
-    # one whose class is nowhere likely lies between the tissues: CSF within the brain
-    classes[brain & (classes == head.names.index("air"))] = head.names.index("csf")
+    # where the mask's smooth edge reaches into bone, or no class is likely: CSF, as within the folds
+    others = [i for i, name in enumerate(head.names) if name not in TISSUES]
+    classes[brain & np.isin(classes, others)] = head.names.index("csf")
     texture = interpolate(head.texture, to_labels[:3, :3], to_labels[:3, 3], shape)
     columns = np.asarray([(t.chi, t.texture, t.m0, t.r2s) for t in head.tissues], np.float32)
     chi = columns[classes, 0] + columns[classes, 1] * texture

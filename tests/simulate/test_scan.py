@@ -109,7 +109,10 @@ def test_noise_is_what_the_noise_map_says(scanned):
 
 def test_the_background_outweighs_the_local_field_and_leaves_it_alone(head, scanned):
     made = scan(jax.random.key(1), head, scanned.grid, te=(0.004, 0.009), background=True)
-    np.testing.assert_allclose(made.clean, scanned.clean, atol=1e-6)
+    # but for voxels where a boundary moves, now that there is bone beyond it
+    assert np.linalg.norm(made.clean - scanned.clean) < 0.1 * np.linalg.norm(scanned.clean)
+    bone = head.names.index("bone")
+    assert (made.classes == bone).any() and not (made.classes[made.mask] == bone).mean() > 0.01
     assert made.total[made.mask].std() > made.clean[made.mask].std()
     assert np.isfinite(made.total).all() and np.isfinite(made.signal).all()
 
