@@ -4,8 +4,8 @@
     python benchmarks/heads.py LABELS_DIR OUT --main       head_01 at 0.8x0.8x1.2 mm, 20 degrees oblique
     python benchmarks/heads.py LABELS_DIR OUT --example    OUT/field.nii.gz and its truth: the same head, 1.6x1.6x2 mm
 
-    python benchmarks/heads.py LABELS_DIR OUT --picture    OUT/simulation.png of head_11 with air, bone and neck, and the
-                                                           susceptibility of each of its regions
+    python benchmarks/heads.py LABELS_DIR OUT --picture    OUT/simulation.png: head_11 with air, bone and neck; its
+                                                           regions' susceptibility is printed
 
 LABELS_DIR holds head_01.nii.gz and so on. The four heads are made of heads 11 and 12, on which constants are chosen;
 `--heads 13 14` makes those that judge. Each has veins, one calcification of -2 ppm and one haemorrhage of +0.9 ppm; the
@@ -170,7 +170,8 @@ def main() -> None:
     start = time.perf_counter()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.picture:
-        return draw(args.labels, args.out)
+        draw(args.labels, args.out)
+        return
     if args.example or args.main:
         case = EXAMPLE if args.example else MAIN
         heads = iter([make_head(args.labels, "example" if args.example else "main", case, 1, noise=args.noise)])

@@ -1,0 +1,62 @@
+"""`qsmjax simulate`: what it writes, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from qsmjax.cli.main import main
+from qsmjax.io.nifti import load_volume, new_volume, save_volume
+from qsmjax.io.sidecar import load_json
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory):
+    """A ball of cortex about white matter, 4 mm voxels, in air."""
+    x, y, z = np.meshgrid(*[np.arange(12) - 5.5] * 3, indexing="ij")
+    r = np.sqrt(x**2 + y**2 + z**2)
+    data = np.select([r < 2.5, r < 4.5], [2, 3], 0).astype(np.float32)
+    path = tmp_path_factory.mktemp("labels") / "head_a.nii.gz"
+    save_volume(path, data, new_volume(data, np.diag([4.0, 4.0, 4.0, 1.0]), path))
+    return path
+
+
+def test_both_layouts_are_written_with_the_grid_in_their_affines(labels, tmp_path, capsys):
+    options = [
+        "--voxel-size",
+        "4",
+        "4",
+        "4",
+        "--tilt",
+        "20",
+        "--te",
+        "0.004",
+        "0.009",
+        "--lesions",
+        "none",
+        "--no-background",
+    ]
+    assert main(["simulate", str(tmp_path), "--labels", str(labels), *options]) == 0
+    folder = tmp_path / "qsm-ci" / "sub-heada_orient1"
+    params = load_json(folder / "params.json")
+    field = load_volume(folder / "inputs" / "localfield.nii.gz")
+    axes = field.affine[:3, :3] / np.linalg.norm(field.affine[:3, :3], axis=0)
+    np.testing.assert_allclose(params["B0_dir"], axes.T @ (0, 0, 1), atol=1e-5)
+    assert params["TE"] == [0.004, 0.009] and params["B0"] == 3.0
+    chi, mask = (load_volume(folder / "groundtruth" / f"{name}.nii.gz").data for name in ("chimap", "mask"))
+    assert chi.shape == field.data.shape and not chi[mask == 0].any()
+    stem = "sub-heada_acq-orient1_echo-2_part-phase_MEGRE"
+    assert load_json(tmp_path / "sub-heada" / "anat" / f"{stem}.json")["EchoTime"] == 0.009
+    assert np.abs(load_volume(tmp_path / "sub-heada" / "anat" / f"{stem}.nii.gz").data).max() <= np.pi + 1e-3
+
+
+@pytest.mark.parametrize(
+    "options", [["--orientations", "0"], ["--te", "0.004"], ["--te", "0.009", "0.004"], ["--snr", "0"]]
+)
+def test_what_cannot_be_is_refused_in_one_line(labels, tmp_path, capsys, options):
+    assert main(["simulate", str(tmp_path / "out"), "--labels", str(labels), *options]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_label_maps_is_refused(tmp_path, capsys):
+    assert main(["simulate", str(tmp_path / "out"), "--labels", str(tmp_path)]) == 2
+    assert "--labels" in capsys.readouterr().err
