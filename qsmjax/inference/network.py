@@ -18,6 +18,7 @@ from qsmjax.inversion.solution import Solution
 from qsmjax.io.weights import load_weights
 from qsmjax.models.build import build
 from qsmjax.models.scaling import Scaling, predict
+from qsmjax.numerics.box import bounding_box
 from qsmjax.physics.field_map import FieldMap
 
 WEIGHTS = "weights.safetensors"
@@ -84,7 +85,7 @@ def load_network(path: str | Path) -> Network:
         field, mask = np.asarray(field_map.field), np.asarray(field_map.mask)
         if route is not None:
             field, mask = route.to_network(field), route.mask_to_network(mask)
-        box = _box(mask)
+        box = bounding_box(mask)
         part = (field[box], mask[box])
         made = apply(*part) if tile is None else apply_tiled(apply, part, tile=tile, halo=halo, stride=stride)
         chi = np.zeros(field.shape, np.float32)
@@ -104,8 +105,3 @@ def load_network(path: str | Path) -> Network:
         ]
 
     return Network(name=str(card["name"]), invert=invert, describe=describe, card=card)
-
-
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    edges = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    return tuple(slice(int(at[0]), int(at[-1]) + 1) for at in edges)

@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Array
 
 from qsmjax.inversion.solution import Solution
-from qsmjax.numerics.arrays import Kernel, Shape
-from qsmjax.numerics.kspace import crop_to, fast_shape, pad_to
+from qsmjax.numerics.arrays import Kernel
+from qsmjax.numerics.box import bounding_box, enter, frame_shape, leave
 from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
@@ -35,7 +35,6 @@ WHOLE_MARGIN = 1.0
 differ by 3 % without, by 0.3-0.7 % with it."""
 
 Block = Callable[..., Solution]
-Box = tuple[slice, slice, slice]
 
 
 def in_frame(block: Block, field_map: FieldMap, *, uses: tuple[str, ...] = (), **options: Any) -> Solution:
@@ -75,43 +74,6 @@ def in_frame(block: Block, field_map: FieldMap, *, uses: tuple[str, ...] = (), *
 def inversion_kernel(geometry: Geometry) -> Kernel:
     """Sample the dipole so that the kernel of a flipped grid is the flipped kernel: the cone is divided by."""
     return dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir, flip_symmetric=True)
-
-
-def bounding_box(mask: Array) -> Box:
-    """Return the smallest box around the mask (of any volume of a batch), or the whole grid if the mask is traced.
-
-    Raises:
-      ValueError: if the mask is empty.
-    """
-    if isinstance(mask, jax.core.Tracer):
-        x, y, z = (slice(0, n) for n in mask.shape[-3:])
-        return x, y, z
-    inside = np.asarray(mask).reshape(-1, *mask.shape[-3:]).any(axis=0)
-    if not inside.any():
-        raise ValueError(f"mask must have at least one voxel, got none in {mask.shape}: check its threshold and grid")
-    edges = [np.flatnonzero(np.any(inside, axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    x, y, z = (slice(int(at[0]), int(at[-1]) + 1) for at in edges)
-    return x, y, z
-
-
-def frame_shape(box: Box, margin: float = MARGIN) -> Shape:
-    """Return the fast shape that holds a box and a margin, given as a part of the box."""
-    x, y, z = (part.stop - part.start for part in box)
-    a, b, c = (round(n * margin) for n in (x, y, z))
-    return fast_shape((x, y, z), (a, b, c))
-
-
-def enter(part: Array | None, box: Box, shape: Shape) -> Array | None:
-    """Bring a volume to the frame; what is not a volume (a number, nothing) stays as it is."""
-    return part if part is None or jnp.ndim(part) < 3 else pad_to(part[(..., *box)], shape)
-
-
-def leave(volume: Array, box: Box, shape: Shape) -> Array:
-    """Put a volume back on the grid of the field, zero outside the box: the inverse of `enter`."""
-    x, y, z = (part.stop - part.start for part in box)
-    inside = crop_to(volume, (x, y, z))
-    widths = [(part.start, n - part.stop) for part, n in zip(box, shape)]
-    return jnp.pad(inside, [(0, 0)] * (inside.ndim - 3) + widths)
 
 
 def check_option(name: str, value: Any) -> None:

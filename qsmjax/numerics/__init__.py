@@ -2,7 +2,10 @@
 
 - `arrays`: array types, and the checks that public functions make first
 - `kspace`: frequency grids, fast FFT sizes, padding, the product in k-space
+- `box`: volumes cut to a mask's box, and put back
+- `resample`: another number of voxels in the same band
 - `operators`: gradient, divergence and Laplacian, with their symbols in k-space
+- `spheres`: spherical means, and erosion by them
 - `smooth`: Gaussian smoothing
 - `solvers`: conjugate gradients, fixed-point loops with a tolerance, proximal maps
 """
