@@ -40,7 +40,7 @@ def gradient_echo(
 def r2s_at(r2s: ArrayLike, b0: ArrayLike) -> Array:
     """Bring R2* at 3 T to another field strength: a part of it does not depend on B0, the rest is linear in it.
 
-    Measured T2* at 1.5, 3 and 7 T follow r2s · (0.4 + 0.6 B0 / 3 T) within about 15 %.
+    r2s · (0.4 + 0.6 B0 / 3 T), roughly as T2* was measured to fall from 1.5 to 7 T.
 
     Args:
       r2s: at 3 T [1/s].

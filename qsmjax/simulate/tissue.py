@@ -4,7 +4,7 @@ Susceptibilities are in ppm relative to CSF, R2* in 1/s at 3 T. Iron in the basa
 
     iron(t) = plateau (1 - exp(-rate t)) + start
 
-The means lie within the ranges that the references report for adults; docs/simulation.md sets them side by side.
+The means are set by hand in the order and sign that the references report; they are not read off their tables.
 
 References:
   Hallgren & Sourander, J. Neurochem. 3:41 (1958), doi:10.1111/j.1471-4159.1958.tb12607.x (iron against age).
