@@ -1,7 +1,7 @@
 """Invert a field by the classical methods at their defaults and hold the maps against the truth.
 
     python benchmarks/score.py examples/field.nii.gz examples/chi_truth.nii.gz
-    python benchmarks/score.py HEAD/inputs/localfield.nii.gz HEAD/groundtruth/chimap.nii.gz --noise HEAD/inputs/noise.nii.gz
+    python benchmarks/score.py HEAD/inputs/localfield.nii.gz HEAD/groundtruth/chimap.nii.gz --noise NOISE
 
 The mask is where the field is not zero, or --mask. Prints NRMSE, xSIM, HFEN and seconds (with compilation) a method.
 """
