@@ -81,7 +81,13 @@ def locked(workdir: str | Path) -> Iterator[None]:
         yield
 
 
-def export_weights(workdir: str | Path, state: TrainState, config: TrainConfig, scores: dict[str, float]) -> Path:
+LICENCE = "of whoever trained it, as far as the terms of the training data allow"
+"""What a card says until its owner says more."""
+
+
+def export_weights(
+    workdir: str | Path, state: TrainState, config: TrainConfig, scores: dict[str, float], trained_on: str
+) -> Path:
     """Write the network with the card that inference reads.
 
     Args:
@@ -89,6 +95,7 @@ def export_weights(workdir: str | Path, state: TrainState, config: TrainConfig, 
       state: a host's.
       config: of the run.
       scores: of the last validation.
+      trained_on: the data, in words.
 
     Returns:
       The file.
@@ -102,6 +109,8 @@ def export_weights(workdir: str | Path, state: TrainState, config: TrainConfig, 
         "b0_dir": list(B0_DIR),
         "step": int(state.step),
         "scores": scores,
+        "training_data": trained_on,
+        "licence": LICENCE,
         "config": config.to_dict(),
     }
     save_weights(path, jax.device_get(state.variables()), card)

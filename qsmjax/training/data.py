@@ -31,6 +31,10 @@ class Maps:
 class Source(Protocol):
     """Where batches come from."""
 
+    @property
+    def description(self) -> str:
+        """What a network trained on it must say that it was trained on."""
+
     def batch(self, step: int) -> Batch:
         """Return the arrays of a step, the whole batch's."""
 
@@ -40,6 +44,11 @@ class Drawn:
     """Heads drawn inside the step: the batch is only its indices."""
 
     config: TrainConfig
+
+    @property
+    def description(self) -> str:
+        """Say that no scan was used."""
+        return "heads drawn by qsmjax.simulate, no scan of anyone"
 
     def batch(self, step: int) -> Batch:
         """Return the indices."""
@@ -71,6 +80,11 @@ class Patches:
                 raise ValueError(f"{m.name} must have voxels in its mask, got none")
         grids = [grid_corners(m.chi.shape, config.patch, config.grid) for m in self.maps]
         self.corners = [(i, corner) for i, corners in enumerate(grids) for corner in corners]
+
+    @property
+    def description(self) -> str:
+        """Name the maps."""
+        return f"{len(self.maps)} maps: " + ", ".join(m.name for m in self.maps)
 
     def batch(self, step: int) -> Batch:
         """Return the patches of a step."""

@@ -90,7 +90,7 @@ def train(
             checkpoints.save(state, config)
         else:
             state = checkpoints.restore(state)
-        run = _Run(Path(workdir), config, network, step, checkpoints, watcher, held_out)
+        run = _Run(Path(workdir), config, network, step, checkpoints, watcher, held_out, source.description)
         watcher.begin(int(state.step), config, len(chosen))
         with _stop_signals() as told:
             return run.to_end(state, source, lambda taken: told.is_set() or (until is not None and taken >= until))
@@ -129,8 +129,9 @@ class _Run:
         checkpoints: Checkpoints,
         watcher: Watcher,
         held_out: Sequence[Maps],
+        trained_on: str,
     ) -> None:
-        self.workdir, self.config = workdir, config
+        self.workdir, self.config, self.trained_on = workdir, config, trained_on
         self.step, self.checkpoints, self.watcher = step, checkpoints, watcher
         self.cases = validation.make_cases(config, held_out)
         self.predict = validation.make_predict(network)
@@ -179,7 +180,7 @@ class _Run:
 
     def _validate(self, state: TrainState, row: record.Row) -> record.Row:
         scores, made = validation.validate(self.predict, state, self.cases)
-        export_weights(self.workdir, state, self.config, scores)
+        export_weights(self.workdir, state, self.config, scores, self.trained_on)
         reference = self.reference["val_nrmse"]
         self.watcher.said(
             f"step {int(state.step)}, {row['seconds']:.0f} s: loss {row['loss']:.4f}, "

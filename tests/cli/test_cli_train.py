@@ -38,6 +38,7 @@ def test_a_run_leaves_weights_metrics_and_pictures(trained):
         assert (trained / name).exists()
     card = load_for_inference(trained)[1]
     assert card["step"] == 2 and card["config"]["width"] == 2
+    assert card["training_data"].startswith("1 maps: one") and card["licence"] and len(card["sha256"]) == 64
     json.dumps(card)
 
 
