@@ -89,7 +89,7 @@ def test_steps_lower_the_loss_and_move_the_average(state, batch):
 def test_the_step_lowers_for_other_platforms(state, batch, platform):
     half = dataclasses.replace(CONFIG, dtype="bfloat16", remat=True)
     step = partial(train_step, config=half, network=build(half.model()))
-    jax.export.export(jax.jit(step), platforms=[platform])(state, batch)
+    assert jax.export.export(jax.jit(step), platforms=[platform])(state, batch).platforms == (platform,)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
