@@ -8,10 +8,12 @@
 - `harmonic`: wh: the same with a harmonic field as second unknown
 - `cosmos`: cosmos: several orientations, a sequence of FieldMaps; not in `METHODS`
 - `descent`: ndi, rts: early stopping, and the cone filled in
+- `streaks`: ilsqr: least squares, its streaks estimated and taken off
 
 Parts that the methods share:
 
 - `solution`: `Solution`, what each returns
+- `method`: `solve_NAME` on arrays made `NAME` on a field map, with the documentation that all share
 - `frame`: the padded box of the head in which each runs
 - `data_terms`: linear, nonlinear and robust, as proximal maps
 - `variation`: the solver of every method that penalises |∇chi|₁
@@ -27,6 +29,7 @@ from qsmjax.inversion.harmonic import wh
 from qsmjax.inversion.medi import medi
 from qsmjax.inversion.nonlinear import hd, l1, nltv
 from qsmjax.inversion.solution import Solution
+from qsmjax.inversion.streaks import ilsqr
 from qsmjax.inversion.tgv import nltgv, tgv
 from qsmjax.inversion.tv import tv
 
@@ -44,6 +47,7 @@ METHODS: dict[str, Callable[..., Solution]] = {
     "wh": wh,
     "ndi": ndi,
     "rts": rts,
+    "ilsqr": ilsqr,
 }
 
 __all__ = ["METHODS", "Solution", "cosmos", *METHODS]

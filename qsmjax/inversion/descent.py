@@ -166,8 +166,8 @@ def solve_rts(
     first = cg_steps(
         lambda chi: multiply_k(trust * multiply_k(chi, dipole), dipole),
         multiply_k(trust * field, dipole),
-        count=first_iterations,
-    )
+        max_iterations=first_iterations,
+    ).state
     known = (jnp.abs(dipole) > threshold).astype(jnp.float32)
     kept_k = known * rfft3(first)
     clip = FILL_STEP * gradient_step(field, mask)

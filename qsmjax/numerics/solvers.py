@@ -61,11 +61,14 @@ def iterate(
     if tolerance is None:
 
         def body(carry, count):
-            new, change = advance(carry[0], count)
-            return (new, change), None
+            state, done, _ = carry
+            new, change = advance(state, count)
+            # counts on only while all is finite, so that the iteration at which it broke is returned here too
+            return (new, jnp.where(done == count, count + jnp.isfinite(change), done), change), None
 
-        (state, change), _ = jax.lax.scan(body, (start, jnp.float32(jnp.inf)), jnp.arange(max_iterations))
-        return Solved(state, jnp.asarray(max_iterations), change)
+        first = (start, jnp.asarray(0), jnp.float32(jnp.inf))
+        (state, done, change), _ = jax.lax.scan(body, first, jnp.arange(max_iterations))
+        return Solved(state, jnp.minimum(done + 1, max_iterations), change)
 
     def unfinished(carry):
         _, count, change = carry
@@ -138,19 +141,37 @@ def cg(
     return Solved(x, count.astype(jnp.int32), relative)
 
 
-def cg_steps(operator: Callable[[Array], Array], rhs: Array, *, count: int) -> Array:
-    """Take a fixed count of conjugate gradient steps from zero, where the count itself is the regularisation.
+def cg_steps(
+    operator: Callable[[Array], Array],
+    rhs: Array,
+    *,
+    max_iterations: int,
+    tolerance: ArrayLike | None = None,
+    report: Report | None = None,
+) -> Solved:
+    """Take conjugate gradient steps from zero, where how many are taken is itself the regularisation.
 
-    Reverse-mode gradients flow through the unrolled steps, as they must: those of `cg` belong to the solution.
+    Stops as `iterate` does. Without a tolerance reverse-mode gradients flow through the unrolled steps, as they must:
+    those of `cg` belong to the solution, which these steps do not reach.
 
     Args:
       operator: x -> A x, linear, symmetric and positive semidefinite.
       rhs: right-hand side.
-      count: how many steps.
+      max_iterations: the limit; with no tolerance, the fixed count.
+      tolerance: relative change of x at which to stop, or None.
+      report: called on the host after every iteration with its number and the change.
+
+    Returns:
+      x, the iterations, and the last relative change.
     """
-    start = (jnp.zeros_like(rhs), rhs, rhs, dot(rhs, rhs))
-    state, _ = jax.lax.scan(lambda s, _: (_cg_step(operator, lambda r: r, s), None), start, length=count)
-    return state[0]
+    solved = iterate(
+        lambda state: _cg_step(operator, lambda residual: residual, state),
+        (jnp.zeros_like(rhs), rhs, rhs, dot(rhs, rhs)),
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        report=report,
+    )
+    return solved._replace(state=solved.state[0])
 
 
 def _cg_step(operator, preconditioner, state):
