@@ -48,7 +48,7 @@ def solve_ilsqr(
     tolerance: ArrayLike | None = 1e-2,
     report: Report | None = None,
 ) -> Solution:
-    """Solve by least squares, estimate the streaks in the cone by where the map has no edges, and subtract them (iLSQR).
+    """Solve by least squares, and subtract the streaks in the cone that no edge of the map explains (iLSQR).
 
         min_s Σ_i |E_i ∂_i (chi₀ - S s)|²,    chi = chi₀ - S s,    S the part of k-space where |D| < threshold
 
