@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from qsmjax.inversion import data_terms
-from qsmjax.inversion.frame import in_frame, inversion_kernel
+from qsmjax.inversion.frame import inversion_kernel
+from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.variation import EVERYWHERE, Triple, gradient_step, pull_gradient, push_gradient, solution
 from qsmjax.inversion.weighting import data_weights, noise_level
@@ -18,7 +19,6 @@ from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
 from qsmjax.numerics.operators import laplacian_k
 from qsmjax.numerics.solvers import Report, cg_steps, iterate
-from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
 FILL_STEP = 1.0
@@ -28,86 +28,6 @@ FILL_STEP = 1.0
 class _Filling(NamedTuple):
     chi: Volume
     gradient: Triple
-
-
-def ndi(
-    field_map: FieldMap,
-    *,
-    step_size: float = 2.0,
-    max_iterations: int = 100,
-    tolerance: float | None = None,
-    report: Report | None = None,
-) -> Solution:
-    """Descend the error of the complex signal by gradient steps and stop early (nonlinear dipole inversion, NDI).
-
-        chi ← chi - step_size D W² sin(r (D chi - field)) / r
-
-    The field is unwrapped, so an error beyond a quarter of a turn pulls as a quarter does: beside a calcification the
-    published rule would follow the wraps.
-
-    The count of iterations is the only regularisation, so by default it is fixed. Reverse-mode gradients flow through
-    the unrolled steps.
-
-    Args:
-      field_map: local field. r is its `radians_per_ppm`, or such that the noise makes 0.02 radians.
-      step_size: length of a step; W is scaled to at most one, so that below 9/2 the linear steps descend.
-      max_iterations: count of the steps.
-      tolerance: relative change of chi at which to stop before; None for the whole count.
-      report: called after every iteration with its number and the change of chi.
-
-    References:
-      Polak et al., NMR Biomed. 33:e4271 (2020), doi:10.1002/nbm.4271.
-    """
-    return in_frame(
-        solve_ndi,
-        field_map,
-        uses=("noise", "magnitude", "radians_per_ppm"),
-        step_size=step_size,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        report=report,
-    )
-
-
-def rts(
-    field_map: FieldMap,
-    *,
-    threshold: float = 0.15,
-    weight: float = 1e-3,
-    first_iterations: int = 4,
-    max_iterations: int = 100,
-    tolerance: float | None = 1e-3,
-    report: Report | None = None,
-) -> Solution:
-    """Invert where the dipole is large by a few CG steps, and fill its cone by least variation (rapid two-step, RTS).
-
-        first    ½ |W (D chi₁ - field)|², `first_iterations` steps of CG
-        second   ½ |H (chi - chi₁)|² + weight |∇chi|₁,    H the part of k-space where |D| > threshold
-
-    Args:
-      field_map: local field.
-      threshold: |D| that parts the well-conditioned frequencies from the cone.
-      weight: of the variation in the second step [ppm mm]; the published 1e-5 is its limit of an exact constraint.
-      first_iterations: steps of CG, which regularise by their count.
-      max_iterations: limit of the second step's iterations.
-      tolerance: relative change of chi at which the second step stops; None for exactly `max_iterations`, through
-        which reverse-mode gradients flow.
-      report: called after every iteration of the second step with its number and the change of chi.
-
-    References:
-      Kames, Wiggermann & Rauscher, NeuroImage 167:276 (2018), doi:10.1016/j.neuroimage.2017.11.018.
-    """
-    return in_frame(
-        solve_rts,
-        field_map,
-        uses=("noise", "magnitude"),
-        threshold=threshold,
-        weight=weight,
-        first_iterations=first_iterations,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        report=report,
-    )
 
 
 def solve_ndi(
@@ -123,7 +43,23 @@ def solve_ndi(
     tolerance: ArrayLike | None = None,
     report: Report | None = None,
 ) -> Solution:
-    """Run `ndi` on arrays, periodically on their grid."""
+    """Descend the error of the complex signal by gradient steps and stop early (nonlinear dipole inversion, NDI).
+
+        chi ← chi - step_size D W² sin(r (D chi - field)) / r
+
+    r is the field map's `radians_per_ppm`, or such that the noise makes 0.02 radians. The field is unwrapped, so an
+    error beyond a quarter of a turn pulls as a quarter does: beside a calcification the published rule would follow the
+    wraps. The count of iterations is the only regularisation, so by default it is fixed.
+
+    Args:
+      step_size: length of a step; W is scaled to at most one, so that below 9/2 the linear steps descend.
+      max_iterations: count of the steps.
+      tolerance: relative change of chi at which to stop before; None for the whole count, through which reverse-mode
+        gradients flow.
+
+    References:
+      Polak et al., NMR Biomed. 33:e4271 (2020), doi:10.1002/nbm.4271.
+    """
     field = jnp.where(mask, field, 0)
     weights = data_weights(mask, noise, magnitude)
     trust = (weights / jnp.maximum(jnp.max(weights), 1e-12)) ** 2
@@ -158,7 +94,20 @@ def solve_rts(
     tolerance: ArrayLike | None = 1e-3,
     report: Report | None = None,
 ) -> Solution:
-    """Run `rts` on arrays, periodically on their grid."""
+    """Invert where the dipole is large by a few CG steps, and fill its cone by least variation (rapid two-step, RTS).
+
+        first    ½ |W (D chi₁ - field)|², `first_iterations` steps of CG
+        second   ½ |H (chi - chi₁)|² + weight |∇chi|₁,    H the part of k-space where |D| > threshold
+
+    Args:
+      threshold: |D| that parts the well-conditioned frequencies from the cone.
+      weight: of the variation in the second step [ppm mm]; the published 1e-5 is its limit of an exact constraint.
+      first_iterations: steps of CG, which regularise by their count.
+      max_iterations: limit of the second step's iterations.
+
+    References:
+      Kames, Wiggermann & Rauscher, NeuroImage 167:276 (2018), doi:10.1016/j.neuroimage.2017.11.018.
+    """
     field = jnp.where(mask, field, 0)
     trust = data_weights(mask, noise, magnitude) ** 2
     size = geometry.voxel_size
@@ -186,3 +135,6 @@ def solve_rts(
     start = _Filling(irfft3(kept_k, field.shape), (zero, zero, zero))
     solved = iterate(step, start, max_iterations=max_iterations, tolerance=tolerance, report=report)
     return solution(solved, mask, weight, tolerance)
+
+
+ndi, rts = method(solve_ndi), method(solve_rts)

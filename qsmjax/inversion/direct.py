@@ -8,74 +8,26 @@ The field outside the mask is taken as zero, which it is not: these are the fast
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from qsmjax.inversion.frame import in_frame, inversion_kernel
+from qsmjax.inversion.frame import inversion_kernel
+from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
 from qsmjax.numerics.operators import laplacian_k
-from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
 
-def tkd(field_map: FieldMap, *, threshold: float = 0.15) -> Solution:
+def solve_tkd(field: Volume, mask: Mask, geometry: Geometry, *, threshold: ArrayLike = 0.15) -> Solution:
     """Divide by the dipole in k-space, its magnitude held above a threshold (TKD).
 
         X = F / D where |D| > threshold,    X = sign(D) F / threshold elsewhere
 
     Args:
-      field_map: local field.
       threshold: smallest |D| that is divided by, between 0 and 2/3.
-
-    Raises:
-      ValueError: if the threshold is not positive, or the mask is empty.
 
     References:
       Shmueli et al., Magn. Reson. Med. 62:1510 (2009), doi:10.1002/mrm.22135.
     """
-    return in_frame(solve_tkd, field_map, threshold=threshold)
-
-
-def tsvd(field_map: FieldMap, *, threshold: float = 0.1) -> Solution:
-    """Divide by the dipole in k-space, and give up what lies below a threshold (truncated singular values).
-
-        X = F / D where |D| > threshold,    X = 0 elsewhere
-
-    Args:
-      field_map: local field.
-      threshold: smallest |D| that is divided by, between 0 and 2/3.
-
-    Raises:
-      ValueError: if the threshold is not positive, or the mask is empty.
-
-    References:
-      Wharton, Schäfer & Bowtell, Magn. Reson. Med. 63:1292 (2010), doi:10.1002/mrm.22334.
-    """
-    return in_frame(solve_tsvd, field_map, threshold=threshold)
-
-
-def tikhonov(field_map: FieldMap, *, weight: float = 0.01, regulariser: str = "identity") -> Solution:
-    """Minimise ½|D chi - field|² + ½ weight |R chi|² in closed form, R the identity or the gradient (Tikhonov).
-
-        X = D F / (D² + weight R²)
-
-    Args:
-      field_map: local field.
-      weight: of the regulariser; [mm²] for the gradient.
-      regulariser: "identity" or "gradient".
-
-    Raises:
-      ValueError: if the weight is not positive, the regulariser unknown, or the mask empty.
-
-    References:
-      Bilgic et al., J. Magn. Reson. Imaging 40:181 (2014), doi:10.1002/jmri.24365.
-      Kressler et al., IEEE Trans. Med. Imaging 29:273 (2010), doi:10.1109/TMI.2009.2023787.
-    """
-    check_regulariser(regulariser)
-    return in_frame(solve_tikhonov, field_map, weight=weight, regulariser=regulariser)
-
-
-def solve_tkd(field: Volume, mask: Mask, geometry: Geometry, *, threshold: ArrayLike = 0.15) -> Solution:
-    """Run `tkd` on arrays, periodically on their grid."""
     dipole = inversion_kernel(geometry)
     inverse = jnp.where(dipole < 0, -1, 1) / jnp.maximum(jnp.abs(dipole), threshold)
     # D(0) = 0: the mean of chi makes no field and is not to be had from it
@@ -83,7 +35,16 @@ def solve_tkd(field: Volume, mask: Mask, geometry: Geometry, *, threshold: Array
 
 
 def solve_tsvd(field: Volume, mask: Mask, geometry: Geometry, *, threshold: ArrayLike = 0.1) -> Solution:
-    """Run `tsvd` on arrays, periodically on their grid."""
+    """Divide by the dipole in k-space, and give up what lies below a threshold (truncated singular values).
+
+        X = F / D where |D| > threshold,    X = 0 elsewhere
+
+    Args:
+      threshold: smallest |D| that is divided by, between 0 and 2/3.
+
+    References:
+      Wharton, Schäfer & Bowtell, Magn. Reson. Med. 63:1292 (2010), doi:10.1002/mrm.22334.
+    """
     dipole = inversion_kernel(geometry)
     kept = jnp.abs(dipole) > threshold
     return _divide(field, mask, jnp.where(kept, 1 / jnp.where(kept, dipole, 1), 0))
@@ -92,8 +53,20 @@ def solve_tsvd(field: Volume, mask: Mask, geometry: Geometry, *, threshold: Arra
 def solve_tikhonov(
     field: Volume, mask: Mask, geometry: Geometry, *, weight: ArrayLike = 0.01, regulariser: str = "identity"
 ) -> Solution:
-    """Run `tikhonov` on arrays, periodically on their grid."""
-    check_regulariser(regulariser)
+    """Minimise ½|D chi - field|² + ½ weight |R chi|² in closed form, R the identity or the gradient (Tikhonov).
+
+        X = D F / (D² + weight R²)
+
+    Args:
+      weight: of the regulariser; [mm²] for the gradient.
+      regulariser: "identity" or "gradient".
+
+    References:
+      Bilgic et al., J. Magn. Reson. Imaging 40:181 (2014), doi:10.1002/jmri.24365.
+      Kressler et al., IEEE Trans. Med. Imaging 29:273 (2010), doi:10.1109/TMI.2009.2023787.
+    """
+    if regulariser not in ("identity", "gradient"):
+        raise ValueError(f"regulariser must be identity or gradient, got {regulariser!r}")
     dipole = inversion_kernel(geometry)
     penalty = 1 if regulariser == "identity" else laplacian_k(geometry.shape, geometry.voxel_size)
     denominator = dipole**2 + weight * penalty
@@ -102,14 +75,7 @@ def solve_tikhonov(
     return _divide(field, mask, inverse)
 
 
-def check_regulariser(regulariser: str) -> None:
-    """Check the name of a regulariser.
-
-    Raises:
-      ValueError: if it is unknown.
-    """
-    if regulariser not in ("identity", "gradient"):
-        raise ValueError(f"regulariser must be identity or gradient, got {regulariser!r}")
+tkd, tsvd, tikhonov = method(solve_tkd), method(solve_tsvd), method(solve_tikhonov)
 
 
 def _divide(field: Volume, mask: Mask, inverse: Kernel) -> Solution:

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from qsmjax.inversion import data_terms
-from qsmjax.inversion.frame import in_frame, inversion_kernel
+from qsmjax.inversion.frame import inversion_kernel
+from qsmjax.inversion.measured import measured
+from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.variation import (
     EVERYWHERE,
@@ -26,12 +28,10 @@ from qsmjax.inversion.variation import (
     push_gradient,
     solution,
 )
-from qsmjax.inversion.weighting import auto_weight, data_weights, noise_level
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import irfft3, rfft3
 from qsmjax.numerics.operators import laplacian_k
 from qsmjax.numerics.solvers import Report, iterate
-from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
 HARMONIC_PENALTY = 300.0
@@ -42,44 +42,6 @@ class _State(NamedTuple):
     chi: Volume
     splits: Splits
     laplacian: Volume
-
-
-def wh(
-    field_map: FieldMap,
-    *,
-    weight: float | None = None,
-    harmonic_weight: float = 1e4,
-    max_iterations: int = 200,
-    tolerance: float | None = 1e-3,
-    report: Report | None = None,
-) -> Solution:
-    """Find the map of least total variation, and a harmonic field beside it, that make the field (weak harmonics).
-
-        ½ |W (D chi + h - field)|² + weight |∇chi|₁ + harmonic_weight/2 |M Δh|²,    chi = 0 outside the mask M
-
-    Args:
-      field_map: local field, which may hold what is left of the background.
-      weight: of the total variation [ppm mm], as in `tv`; by default the one that the noise asks for.
-      harmonic_weight: of the harmonic field's Laplacian in the mask [mm⁴]; at the published 150 the second unknown
-        takes a part of the tissue's own field.
-      max_iterations: limit of the iterations.
-      tolerance: relative change of chi at which to stop; None for exactly `max_iterations`, through which
-        reverse-mode gradients flow.
-      report: called after every iteration with its number and the change of chi.
-
-    References:
-      Milovic et al., Magn. Reson. Med. 81:1399 (2019), doi:10.1002/mrm.27483.
-    """
-    return in_frame(
-        solve_wh,
-        field_map,
-        uses=("noise", "magnitude"),
-        weight=weight,
-        harmonic_weight=harmonic_weight,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        report=report,
-    )
 
 
 def solve_wh(
@@ -95,11 +57,20 @@ def solve_wh(
     tolerance: ArrayLike | None = 1e-3,
     report: Report | None = None,
 ) -> Solution:
-    """Run `wh` on arrays, periodically on their grid."""
-    field = jnp.where(mask, field, 0)
-    if weight is None:
-        weight = auto_weight(noise_level(field, mask, geometry, noise), field, mask, geometry)
-    data_term = data_terms.linear(field, data_weights(mask, noise, magnitude))
+    """Find the map of least total variation, and a harmonic field beside it, that make the field (weak harmonics).
+
+        ½ |W (D chi + h - field)|² + weight |∇chi|₁ + harmonic_weight/2 |M Δh|²,    chi = 0 outside the mask M
+
+    Args:
+      field_map: local field, which may hold what is left of the background.
+      harmonic_weight: of the harmonic field's Laplacian in the mask [mm⁴]; at the published 150 the second unknown
+        takes a part of the tissue's own field.
+
+    References:
+      Milovic et al., Magn. Reson. Med. 81:1399 (2019), doi:10.1002/mrm.27483.
+    """
+    field, trust, _, weight = measured(field, mask, geometry, noise, magnitude, weight)
+    data_term = data_terms.linear(field, trust)
     shape, size = field.shape, geometry.voxel_size
     clip = gradient_step(field, mask)
     penalty = jnp.asarray(weight, jnp.float32) / clip
@@ -144,3 +115,6 @@ def solve_wh(
         report=report,
     )
     return solution(solved, mask, weight, tolerance)
+
+
+wh = method(solve_wh)

@@ -11,127 +11,16 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from qsmjax.inversion import data_terms
-from qsmjax.inversion.frame import in_frame
+from qsmjax.inversion.measured import measured
+from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.variation import minimise_variation, solution
-from qsmjax.inversion.weighting import auto_weight, data_weights, noise_level
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.solvers import Report
-from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
 OUTLIER = 3.0
 """Noise deviations beyond which the second step of `hd` trusts a voxel less."""
-
-
-def nltv(
-    field_map: FieldMap,
-    *,
-    weight: float | None = None,
-    max_iterations: int = 100,
-    tolerance: float | None = 1e-3,
-    report: Report | None = None,
-) -> Solution:
-    """Find the map of least total variation that makes the complex signal within its noise (nonlinear TV, FANSI).
-
-        ½ |W (exp(i r D chi) - exp(i r field))|² / r² + weight |∇chi|₁,    chi = 0 outside the mask
-
-    Args:
-      field_map: local field. r is its `radians_per_ppm`; where it is not known, r is such that the noise makes 0.02
-        radians, which leaves errors below 25 noise deviations nearly linear.
-      weight: of the total variation [ppm mm], as in `tv`; by default the one that the noise asks for.
-      max_iterations: limit of the iterations.
-      tolerance: relative change of chi at which to stop; None for exactly `max_iterations`, through which
-        reverse-mode gradients flow.
-      report: called after every iteration with its number and the change of chi.
-
-    References:
-      Milovic et al., Magn. Reson. Med. 80:814 (2018), doi:10.1002/mrm.27073.
-    """
-    return in_frame(
-        solve_nltv,
-        field_map,
-        uses=("noise", "magnitude", "radians_per_ppm"),
-        weight=weight,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        report=report,
-    )
-
-
-def l1(
-    field_map: FieldMap,
-    *,
-    weight: float | None = None,
-    max_iterations: int = 200,
-    tolerance: float | None = 1e-3,
-    report: Report | None = None,
-) -> Solution:
-    """Find the map of least total variation under least absolute errors of the field (L1-QSM).
-
-        κ |W (D chi - field)|₁ + weight |∇chi|₁,    κ = √(π/2) noise level,    chi = 0 outside the mask
-
-    κ gives both data terms the same curvature in Gaussian noise, so that the weight means what it means in `tv`.
-
-    Args:
-      field_map: local field.
-      weight: of the total variation [ppm mm], as in `tv`; by default the one that the noise asks for.
-      max_iterations: limit of the iterations.
-      tolerance: relative change of chi at which to stop; None for exactly `max_iterations`, through which
-        reverse-mode gradients flow.
-      report: called after every iteration with its number and the change of chi.
-
-    References:
-      Milovic et al., Magn. Reson. Med. 87:457 (2022), doi:10.1002/mrm.28957.
-    """
-    return in_frame(
-        solve_l1,
-        field_map,
-        uses=("noise", "magnitude"),
-        weight=weight,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        report=report,
-    )
-
-
-def hd(
-    field_map: FieldMap,
-    *,
-    weight: float | None = None,
-    robust_iterations: int = 30,
-    max_iterations: int = 100,
-    tolerance: float | None = 1e-3,
-    report: Report | None = None,
-) -> Solution:
-    """Find outliers by a few iterations of `l1`, then solve `tv` trusting them less (hybrid data fidelity, HD-QSM).
-
-        W₂ = W min(1, 3 noise / |W (D chi₁ - field)|)
-
-    The second step starts from the first's map. The rule for W₂ is the project's own, Huber's weights.
-
-    Args:
-      field_map: local field.
-      weight: of the total variation [ppm mm], as in `tv`; by default the one that the noise asks for.
-      robust_iterations: fixed count of the first step's.
-      max_iterations: limit of the second step's.
-      tolerance: relative change of chi at which the second step stops; None for exactly `max_iterations`, through
-        which reverse-mode gradients flow.
-      report: called after every iteration with its number and the change of chi.
-
-    References:
-      Lambert et al., Magn. Reson. Med. 88:962 (2022), doi:10.1002/mrm.29218.
-    """
-    return in_frame(
-        solve_hd,
-        field_map,
-        uses=("noise", "magnitude"),
-        weight=weight,
-        robust_iterations=robust_iterations,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        report=report,
-    )
 
 
 def solve_nltv(
@@ -147,21 +36,20 @@ def solve_nltv(
     tolerance: ArrayLike | None = 1e-3,
     report: Report | None = None,
 ) -> Solution:
-    """Run `nltv` on arrays, periodically on their grid."""
-    field = jnp.where(mask, field, 0)
-    level = noise_level(field, mask, geometry, noise)
-    radians = data_terms.phase_scale(radians_per_ppm, level)
-    term = data_terms.nonlinear(field, data_weights(mask, noise, magnitude), radians)
-    weight = auto_weight(level, field, mask, geometry) if weight is None else weight
+    """Find the map of least total variation that makes the complex signal within its noise (nonlinear TV, FANSI).
+
+        ½ |W (exp(i r D chi) - exp(i r field))|² / r² + weight |∇chi|₁,    chi = 0 outside the mask
+
+    r is the field map's `radians_per_ppm`; where it is not known, such that the noise makes 0.02 radians, which leaves
+    errors below 25 noise deviations nearly linear.
+
+    References:
+      Milovic et al., Magn. Reson. Med. 80:814 (2018), doi:10.1002/mrm.27073.
+    """
+    field, trust, level, weight = measured(field, mask, geometry, noise, magnitude, weight)
+    term = data_terms.nonlinear(field, trust, data_terms.phase_scale(radians_per_ppm, level))
     solved = minimise_variation(
-        term,
-        field,
-        mask,
-        geometry,
-        weight=weight,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        report=report,
+        term, field, mask, geometry, weight=weight, max_iterations=max_iterations, tolerance=tolerance, report=report
     )
     return solution(solved, mask, weight, tolerance)
 
@@ -178,12 +66,18 @@ def solve_l1(
     tolerance: ArrayLike | None = 1e-3,
     report: Report | None = None,
 ) -> Solution:
-    """Run `l1` on arrays, periodically on their grid."""
-    field = jnp.where(mask, field, 0)
-    level = noise_level(field, mask, geometry, noise)
-    weight = auto_weight(level, field, mask, geometry) if weight is None else weight
+    """Find the map of least total variation under least absolute errors of the field (L1-QSM).
+
+        κ |W (D chi - field)|₁ + weight |∇chi|₁,    κ = √(π/2) noise level,    chi = 0 outside the mask
+
+    κ gives both data terms the same curvature in Gaussian noise, so that the weight means what it means in `tv`.
+
+    References:
+      Milovic et al., Magn. Reson. Med. 87:457 (2022), doi:10.1002/mrm.28957.
+    """
+    field, trust, level, weight = measured(field, mask, geometry, noise, magnitude, weight)
     solved = minimise_variation(
-        data_terms.robust(field, data_weights(mask, noise, magnitude), level),
+        data_terms.robust(field, trust, level),
         field,
         mask,
         geometry,
@@ -209,21 +103,32 @@ def solve_hd(
     tolerance: ArrayLike | None = 1e-3,
     report: Report | None = None,
 ) -> Solution:
-    """Run `hd` on arrays, periodically on their grid."""
-    field = jnp.where(mask, field, 0)
-    level = noise_level(field, mask, geometry, noise)
-    weights = data_weights(mask, noise, magnitude)
-    weight = auto_weight(level, field, mask, geometry) if weight is None else weight
+    """Find outliers by a few iterations of `l1`, then solve `tv` trusting them less (hybrid data fidelity, HD-QSM).
+
+        W₂ = W min(1, 3 noise / |W (D chi₁ - field)|)
+
+    The second step starts from the first's map. The rule for W₂ is the project's own, Huber's weights.
+
+    Args:
+      robust_iterations: fixed count of the first step's.
+      max_iterations: limit of the second step's.
+
+    References:
+      Lambert et al., Magn. Reson. Med. 88:962 (2022), doi:10.1002/mrm.29218.
+    """
+    field, trust, level, weight = measured(field, mask, geometry, noise, magnitude, weight)
     variation = functools.partial(
         minimise_variation, field=field, mask=mask, geometry=geometry, weight=weight, report=report
     )
-    absolute = data_terms.robust(field, weights, level)
+    absolute = data_terms.robust(field, trust, level)
     first = variation(
         absolute, data_penalty=data_terms.ROBUST_PENALTY, max_iterations=robust_iterations, tolerance=None
     )
     # the data split holds D chi, up to what the last iteration moved
-    error = weights * jnp.abs(absolute(first.state.data) - field)
-    trusted = weights * jnp.minimum(1, OUTLIER * level / jnp.maximum(error, 1e-12))
-    squared = data_terms.linear(field, trusted)
+    error = trust * jnp.abs(absolute(first.state.data) - field)
+    squared = data_terms.linear(field, trust * jnp.minimum(1, OUTLIER * level / jnp.maximum(error, 1e-12)))
     second = variation(squared, start=first.state, max_iterations=max_iterations, tolerance=tolerance)
     return solution(second._replace(iterations=second.iterations + robust_iterations), mask, weight, tolerance)
+
+
+nltv, l1, hd = method(solve_nltv), method(solve_l1), method(solve_hd)

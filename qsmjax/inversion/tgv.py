@@ -19,15 +19,15 @@ from jaxtyping import Array, Complex, Float
 
 from qsmjax.inversion import data_terms
 from qsmjax.inversion.data_terms import DATA_PENALTY, DataTerm
-from qsmjax.inversion.frame import in_frame, inversion_kernel
+from qsmjax.inversion.frame import inversion_kernel
+from qsmjax.inversion.measured import measured
+from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.variation import RELAXATION, SUPPORT_PENALTY, Triple, gradient_step, solution
-from qsmjax.inversion.weighting import auto_weight, data_weights, noise_level
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import frequencies, irfft3, rfft3
 from qsmjax.numerics.operators import difference, difference_adjoint
 from qsmjax.numerics.solvers import Report, Solved, iterate
-from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
@@ -40,81 +40,6 @@ class _State(NamedTuple):
     support: Volume
     slope: Triple
     curve: tuple[Volume, ...]
-
-
-def tgv(
-    field_map: FieldMap,
-    *,
-    weight: float | None = None,
-    smoothness: float = 2.0,
-    max_iterations: int = 100,
-    tolerance: float | None = 1e-3,
-    report: Report | None = None,
-) -> Solution:
-    """Find the map of least total generalised variation that makes the field within its noise (TGV).
-
-        ½ |W (D chi - field)|² + weight (|∇chi - w|₁ + smoothness |ℰ w|₁),    chi = 0 outside the mask
-
-    Args:
-      field_map: local field.
-      weight: of the variation [ppm mm], as in `tv`; by default the one that the noise asks for.
-      smoothness: of the slopes' variation over the map's [mm].
-      max_iterations: limit of the iterations.
-      tolerance: relative change of chi at which to stop; None for exactly `max_iterations`, through which
-        reverse-mode gradients flow.
-      report: called after every iteration with its number and the change of chi.
-
-    References:
-      Bredies, Kunisch & Pock, SIAM J. Imaging Sci. 3:492 (2010), doi:10.1137/090769521.
-      Milovic et al., Magn. Reson. Med. 80:814 (2018), doi:10.1002/mrm.27073.
-    """
-    return in_frame(
-        solve_tgv,
-        field_map,
-        uses=("noise", "magnitude"),
-        weight=weight,
-        smoothness=smoothness,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        report=report,
-    )
-
-
-def nltgv(
-    field_map: FieldMap,
-    *,
-    weight: float | None = None,
-    smoothness: float = 2.0,
-    max_iterations: int = 100,
-    tolerance: float | None = 1e-3,
-    report: Report | None = None,
-) -> Solution:
-    """Find the map of least total generalised variation that makes the complex signal (nonlinear TGV, FANSI).
-
-        ½ |W (exp(i r D chi) - exp(i r field))|² / r² + weight (|∇chi - w|₁ + smoothness |ℰ w|₁),    chi = 0 outside
-
-    Args:
-      field_map: local field. r is its `radians_per_ppm`, or such that the noise makes 0.02 radians.
-      weight: of the variation [ppm mm], as in `tv`; by default the one that the noise asks for.
-      smoothness: of the slopes' variation over the map's [mm].
-      max_iterations: limit of the iterations.
-      tolerance: relative change of chi at which to stop; None for exactly `max_iterations`, through which
-        reverse-mode gradients flow.
-      report: called after every iteration with its number and the change of chi.
-
-    References:
-      Milovic et al., Magn. Reson. Med. 80:814 (2018), doi:10.1002/mrm.27073.
-    """
-    return in_frame(
-        solve_nltgv,
-        field_map,
-        uses=("noise", "magnitude", "radians_per_ppm"),
-        weight=weight,
-        smoothness=smoothness,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        report=report,
-    )
 
 
 def solve_tgv(
@@ -130,12 +55,20 @@ def solve_tgv(
     tolerance: ArrayLike | None = 1e-3,
     report: Report | None = None,
 ) -> Solution:
-    """Run `tgv` on arrays, periodically on their grid."""
-    field = jnp.where(mask, field, 0)
-    if weight is None:
-        weight = auto_weight(noise_level(field, mask, geometry, noise), field, mask, geometry)
+    """Find the map of least total generalised variation that makes the field within its noise (TGV).
+
+        ½ |W (D chi - field)|² + weight (|∇chi - w|₁ + smoothness |ℰ w|₁),    chi = 0 outside the mask
+
+    Args:
+      smoothness: of the slopes' variation over the map's [mm].
+
+    References:
+      Bredies, Kunisch & Pock, SIAM J. Imaging Sci. 3:492 (2010), doi:10.1137/090769521.
+      Milovic et al., Magn. Reson. Med. 80:814 (2018), doi:10.1002/mrm.27073.
+    """
+    field, trust, _, weight = measured(field, mask, geometry, noise, magnitude, weight)
     solved = minimise_generalised_variation(
-        data_terms.linear(field, data_weights(mask, noise, magnitude)),
+        data_terms.linear(field, trust),
         field,
         mask,
         geometry,
@@ -162,13 +95,21 @@ def solve_nltgv(
     tolerance: ArrayLike | None = 1e-3,
     report: Report | None = None,
 ) -> Solution:
-    """Run `nltgv` on arrays, periodically on their grid."""
-    field = jnp.where(mask, field, 0)
-    level = noise_level(field, mask, geometry, noise)
-    radians = data_terms.phase_scale(radians_per_ppm, level)
-    weight = auto_weight(level, field, mask, geometry) if weight is None else weight
+    """Find the map of least total generalised variation that makes the complex signal (nonlinear TGV, FANSI).
+
+        ½ |W (exp(i r D chi) - exp(i r field))|² / r² + weight (|∇chi - w|₁ + smoothness |ℰ w|₁),    chi = 0 outside
+
+    r is the field map's `radians_per_ppm`, or such that the noise makes 0.02 radians.
+
+    Args:
+      smoothness: of the slopes' variation over the map's [mm].
+
+    References:
+      Milovic et al., Magn. Reson. Med. 80:814 (2018), doi:10.1002/mrm.27073.
+    """
+    field, trust, level, weight = measured(field, mask, geometry, noise, magnitude, weight)
     solved = minimise_generalised_variation(
-        data_terms.nonlinear(field, data_weights(mask, noise, magnitude), radians),
+        data_terms.nonlinear(field, trust, data_terms.phase_scale(radians_per_ppm, level)),
         field,
         mask,
         geometry,
@@ -179,6 +120,9 @@ def solve_nltgv(
         report=report,
     )
     return solution(solved, mask, weight, tolerance)
+
+
+tgv, nltgv = method(solve_tgv), method(solve_nltgv)
 
 
 def minimise_generalised_variation(
