@@ -1,114 +1,175 @@
-"""Print the error of every inversion at its default and at its best weight, on drawn heads whose truth is known.
+"""Print the errors of every inversion at its default and at its best weight, on the four benchmark heads.
 
-    python benchmarks/inversions.py [--size 64] [--methods tv medi] [--noise 0.5 1 4] [--sweep] [--cosmos]
+    python benchmarks/inversions.py LABELS_DIR --cache CACHE [--methods tv medi] [--cases axial 7T] [--noise 0.5 1 4]
+                                    [--sweep] [--voxel 1.6] [--numbers 11 12] [--cosmos]
 
-The four heads are drawn by `simulate.procedural.random_chi` (axial, 25 degrees oblique, 1x1x2 mm, and the axial head at
-half the noise, which is what 7 T brings); they have no magnitude, so that MEDI has no free edges here. Noise of 1 is
-0.0012 ppm. With --sweep, methods that have an automatic weight are run at multiples of it, and the gap between the
-default and the best is printed (bar: 10 %). Seconds include no compilation; peak memory is the process's so far.
+The heads are those of `benchmarks/heads.py`, kept in CACHE as .npz: the first run makes them. A line a method says
+NRMSE, detrended NRMSE [%], xSIM, HFEN, deep grey's NRMSE [%], the calcification's error of moment [ppm voxels] and its
+streak, iterations, seconds without compilation, and the highest resident memory while it ran [GB].
+
+With --sweep a method's weight (or threshold) is moved by factors of 1.41 and 2 for as long as the NRMSE falls, and a
+second line holds the best; "gap" is what the default loses to it (bar of tv, nltv and medi: 10 %). The default's
+seconds then hold the compilation. --voxel multiplies the voxel size, for a quick look. --cosmos holds five orientations
+within 30 degrees against TKD.
 """
 
 import argparse
 import inspect
-import resource
+import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from heads import CASES
+from kept_heads import LABELS, KeptHead, kept_head
 
-from qsmjax.evaluation.metrics import hfen, nrmse, nrmse_detrend, xsim
-from qsmjax.inversion import METHODS, cosmos
+from qsmjax.evaluation.metrics import nrmse, scores
+from qsmjax.inversion import METHODS, Solution, cosmos
 from qsmjax.physics.dipole import forward_field
-from qsmjax.physics.field_map import FieldMap, field_map
+from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import geometry
-from qsmjax.simulate.procedural import random_chi
 
-NOISE = 0.0012
-TILT = (0.0, 0.4226, 0.9063)
-HEADS = {
-    "axial": ((1, 1, 1), (0, 0, 1), 1.0),
-    "oblique": ((1, 1, 1), TILT, 1.0),
-    "1x1x2": ((1, 1, 2), (0, 0, 1), 1.3),
-    "7 T": ((1, 1, 1), (0, 0, 1), 0.5),
-}
-MULTIPLES = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
-COSMOS_TILTS = ((0, 0, 1), (0.5, 0, 0.866), (-0.5, 0, 0.866), (0, 0.5, 0.866), (0, -0.5, 0.866))
+COLUMNS = ("nrmse", "nrmse_detrend", "xsim", "hfen", "nrmse_dgm", "calc_moment_dev", "calc_streak")
+HEADER = "method          NRMSE  detr.   xSIM   HFEN   grey  moment streak  iter      s    GB"
+LADDER = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 2**-0.5, 1.0, 2**0.5, 2.0, 4.0, 8.0, 16.0)
+SWEPT = ("weight", "threshold", "step_size")
+"""Options that say how much a method smooths; the first that it has is swept."""
+
+TILT = np.radians(30)
 
 
 def main() -> None:
-    """Print one table a head and a noise level."""
+    """Print a table a head and a noise level."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    parser.add_argument("--heads", nargs="+", default=list(HEADS))
+    parser.add_argument("labels_dir", type=Path)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--numbers", type=int, nargs="+", default=(11, 12), help="of the anatomies")
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--voxel", type=float, default=1.0)
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--cosmos", action="store_true")
     args = parser.parse_args()
-    for index, name in enumerate(args.heads):
+    for name in args.cases:
+        head = kept_head(args.labels_dir, name, args.cache, heads=tuple(args.numbers), voxel=args.voxel)
         for level in args.noise:
-            scan, truth = draw_head(index, args.size, name, level)
-            print(
-                f"{name}, noise x{level:g}: NRMSE, detrended NRMSE, HFEN [%], xSIM, iterations, s, peak GB", flush=True
-            )
+            local = head.noisy(level)
+            typical = np.median(np.asarray(local.noise)[head.mask])
+            print(f"\n{name}, noise x{level:g}: {1000 * typical:.2f} ppb\n{HEADER}", flush=True)
             for method in args.methods:
-                print_method(method, scan, truth, args.sweep)
-        if args.cosmos:
-            print_cosmos(index, args.size, name)
+                print_method(method, local, head, args.sweep)
+            if args.cosmos:
+                print_cosmos(head, level)
 
 
-def draw_head(index: int, size: int, name: str, level: float, b0_dir=None) -> tuple[FieldMap, jax.Array]:
-    """Draw a head, its field in free space, and the noise on it."""
-    voxel_size, direction, factor = HEADS[name]
-    shape = tuple(round(size / d) // 2 * 2 for d in voxel_size)
-    grid = geometry(shape, voxel_size, direction if b0_dir is None else b0_dir)
-    chi, mask = jax.jit(random_chi, static_argnums=1)(
-        jax.random.key(1000 + index), shape, jnp.asarray(voxel_size, float)
-    )
-    chi = jnp.where(mask, chi, 0)
-    noise = NOISE * factor * level
-    field = forward_field(chi, grid) + noise * np.random.default_rng(index).normal(size=shape)
-    return field_map(field, mask, grid, noise=noise), chi
-
-
-def print_method(name: str, scan: FieldMap, truth: jax.Array, sweep: bool) -> None:
-    """Run one method at its default, then, where it has an automatic weight, at multiples of it."""
+def print_method(name: str, local: FieldMap, head: KeptHead, sweep: bool) -> None:
+    """Run one method at its default and, where asked, at its best weight."""
     method = METHODS[name]
-    jax.block_until_ready(method(scan).chi)
-    start = time.perf_counter()
-    solution = method(scan)
-    jax.block_until_ready(solution.chi)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    figures = [float(metric(solution.chi, truth, scan.mask)) for metric in (nrmse, nrmse_detrend, hfen, xsim)]
+    solution, seconds, memory = measured(lambda: method(local), warm=not sweep)
+    default = errors(solution, head)
+    print_line(name, default, solution, seconds, memory)
+    option = next((key for key in SWEPT if key in inspect.signature(method).parameters), None)
+    if not sweep or option is None:
+        return
+    start = inspect.signature(method).parameters[option].default
+    start = float(solution.weight) if start is None else start
+
+    def at(multiple: float) -> float:
+        return float(nrmse(method(local, **{option: start * multiple}).chi, head.chi, head.mask))
+
+    tried = walk(at, default["nrmse"])
+    best = min(tried, key=lambda multiple: tried[multiple])
+    # the best one again: by now nothing is left to compile
+    solution, seconds, memory = measured(lambda: method(local, **{option: start * best}), warm=False)
+    figures = errors(solution, head)
+    print_line(f"  x{best:.2f}", figures, solution, seconds, memory)
+    trail = " ".join(f"{multiple:.2f}:{tried[multiple]:.2f}" for multiple in sorted(tried))
+    print(f"  {option} {start:.3g}; gap {default['nrmse'] / figures['nrmse'] - 1:+.1%}; {trail}", flush=True)
+
+
+def walk(at: Callable[[float], float], default: float) -> dict[float, float]:
+    """Step along the ladder of multiples for as long as the error falls, up or else down from 1."""
+    middle = LADDER.index(1.0)
+    tried = {1.0: default}
+    for direction in (1, -1):
+        position = middle
+        while 0 <= position + direction < len(LADDER):
+            before = tried[LADDER[position]]
+            position += direction
+            tried[LADDER[position]] = at(LADDER[position])
+            if not tried[LADDER[position]] < before:
+                break
+        if position != middle + direction:
+            break
+    return tried
+
+
+def errors(solution: Solution, head: KeptHead) -> dict[str, float]:
+    """Hold a map against the truth."""
+    figures = scores(solution.chi, head.chi, head.mask, head.labels, numbers=LABELS)
+    return {name: float(figures[name]) for name in COLUMNS}
+
+
+def print_line(name: str, figures: dict[str, float], solution: Solution, seconds: float, memory: float) -> None:
+    """Print one line of the table."""
+    error, detrended, similarity, detail, grey, moment, streak = (figures[name] for name in COLUMNS)
     mark = "" if bool(solution.converged) else "  not converged"
     print(
-        f"  {name:9} {figures[0]:6.2f} {figures[1]:6.2f} {figures[2]:6.2f} {figures[3]:6.3f} "
-        f"{int(solution.iterations):4d} {seconds:7.2f} {peak:5.2f}{mark}",
+        f"{name:14} {error:6.2f} {detrended:6.2f} {similarity:6.3f} {detail:6.2f} {grey:6.2f} "
+        f"{moment:7.2f} {streak:6.3f} {int(solution.iterations):5d} {seconds:6.1f} {memory:5.2f}{mark}",
         flush=True,
     )
-    automatic = inspect.signature(method).parameters.get("weight")
-    if sweep and automatic is not None and automatic.default is None and solution.weight is not None:
-        weights = [float(solution.weight) * multiple for multiple in MULTIPLES]
-        errors = [float(nrmse(method(scan, weight=weight).chi, truth, scan.mask)) for weight in weights]
-        best = int(np.argmin(errors))
-        gap = figures[0] / errors[best] - 1
-        print(f"    best {errors[best]:.2f} at {MULTIPLES[best]:g} times the default weight: default {gap:+.1%}")
 
 
-def print_cosmos(index: int, size: int, name: str) -> None:
-    """Run COSMOS on five orientations within 30 degrees, beside TKD on the first."""
-    scans = [draw_head(index, size, name, 1.0, direction) for direction in COSMOS_TILTS]
-    maps, truth = [scan for scan, _ in scans], scans[0][1]
+def measured(task: Callable[[], Solution], *, warm: bool) -> tuple[Solution, float, float]:
+    """Run a task, a second time where the first is to compile it, and return its seconds and peak memory [GB]."""
+    if warm:
+        jax.block_until_ready(task().chi)
+    peak, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            peak[0] = max(peak[0], resident_bytes())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     start = time.perf_counter()
-    solution = cosmos(maps)
-    error = float(nrmse(solution.chi, truth, maps[0].mask))
-    alone = float(nrmse(METHODS["tkd"](maps[0]).chi, truth, maps[0].mask))
-    print(
-        f"  cosmos {error:.2f} (condition {float(solution.condition):.1f}, {int(solution.iterations)} iterations, "
-        f"{time.perf_counter() - start:.1f} s), tkd {alone:.2f}: ratio {error / alone:.2f} (bar: 0.33)"
-    )
+    solution = task()
+    jax.block_until_ready(solution.chi)
+    seconds = time.perf_counter() - start
+    done.set()
+    watcher.join()
+    return solution, seconds, peak[0] / 2**30
+
+
+def resident_bytes() -> int:
+    """Return the memory that the process holds now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def print_cosmos(head: KeptHead, level: float) -> None:
+    """Run COSMOS on five orientations within 30 degrees, beside TKD on the first."""
+    maps = orientations(head, level)
+    solution, seconds, memory = measured(lambda: cosmos(maps), warm=True)
+    alone = METHODS["tkd"](maps[0])
+    print_line("cosmos", errors(solution, head), solution, seconds, memory)
+    ratio = float(nrmse(solution.chi, head.chi, head.mask) / nrmse(alone.chi, head.chi, head.mask))
+    print(f"  condition {float(solution.condition):.1f}; over TKD's NRMSE on the first: {ratio:.3f} (bar: 0.333)")
+
+
+def orientations(head: KeptHead, level: float) -> list[FieldMap]:
+    """Turn the head upright and by 30 degrees towards four sides, each with its own noise."""
+    source, maps = head.arrays["source"], []
+    sine, cosine = np.sin(TILT), np.cos(TILT)
+    for seed, side in enumerate(((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))):
+        direction = (0.0, 0.0, 1.0) if seed == 0 else (sine * side[0], sine * side[1], cosine)
+        grid = geometry(source.shape, head.voxel_size, direction)
+        clean = np.asarray(forward_field(source, grid, padding=0.2))
+        maps.append(head.noisy(level, clean=clean, b0_dir=direction, seed=seed))
+    return maps
 
 
 if __name__ == "__main__":
