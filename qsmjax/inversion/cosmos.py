@@ -135,7 +135,7 @@ def solve_cosmos(
         iterations=solved.iterations,
         residual=solved.residual,
         converged=solved.residual <= tolerance,
-        condition=condition_number(total),
+        condition=condition_number(total, geometry.shape),
     )
 
 
@@ -145,7 +145,7 @@ def solve_cosmos_closed(fields: Fields, geometry: Geometry, *, b0_dirs: Directio
     total = jnp.sum(dipoles**2, axis=0)
     seen = total > UNSEEN * jnp.max(total)
     chi_k = jnp.where(seen, jnp.sum(dipoles * rfft3(fields), axis=0) / jnp.where(seen, total, 1), 0)
-    return Solution(chi=irfft3(chi_k, geometry.shape), condition=condition_number(total))
+    return Solution(chi=irfft3(chi_k, geometry.shape), condition=condition_number(total, geometry.shape))
 
 
 def dipole_kernels(shape: Shape, voxel_size: Float[Array, "3"], b0_dirs: Directions) -> Float[Array, "n x y zhalf"]:
@@ -155,14 +155,18 @@ def dipole_kernels(shape: Shape, voxel_size: Float[Array, "3"], b0_dirs: Directi
     )
 
 
-def condition_number(total: Kernel) -> Float[Array, ""]:
+def condition_number(total: Kernel, shape: Shape) -> Float[Array, ""]:
     """Return √(max / min) of Σ_i D_i² over the frequencies that some orientation sees.
 
-    None sees k = 0, nor the corner of k-space, where a sample stands for all four diagonals and D is zero for any B0.
+    None sees k = 0. The Nyquist planes of even axes are left out: a sample there stands for several directions of k and
+    holds the mean of their D, which may vanish for any B0 and says nothing of the orientations.
     """
     largest = jnp.max(total)
-    least = jnp.min(jnp.where(total > UNSEEN * largest, total, jnp.inf))
-    return jnp.sqrt(largest / least)
+    counted = total > UNSEEN * largest
+    for axis, n in enumerate(shape):
+        at = jnp.arange(total.shape[axis]).reshape([-1 if i == axis else 1 for i in range(3)])
+        counted &= 2 * at != n
+    return jnp.sqrt(jnp.max(jnp.where(counted, total, 0)) / jnp.min(jnp.where(counted, total, jnp.inf)))
 
 
 def orientation_weights(field_maps: Sequence[FieldMap]) -> list[Float[Array, "x y z"]]:

@@ -13,15 +13,15 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from qsmjax.inversion import data_terms
-from qsmjax.inversion.frame import in_frame, inversion_kernel
+from qsmjax.inversion.frame import inversion_kernel
+from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.variation import EVERYWHERE, Edges, minimise_variation, solution
 from qsmjax.inversion.weighting import auto_weight, data_weights, masked_mean, masked_quantile, noise_level
-from qsmjax.numerics.arrays import Mask, Volume
+from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
 from qsmjax.numerics.operators import difference, sphere_mean_k
 from qsmjax.numerics.solvers import Report
-from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
 BALANCE = 1.5
@@ -31,64 +31,6 @@ OUTLIER = 6.0
 """Deviations of the residual beyond which MERIT takes a voxel's noise up."""
 
 MERIT_ROUNDS = 3
-
-
-def medi(
-    field_map: FieldMap,
-    *,
-    weight: float | None = None,
-    toolbox_lambda: float | None = None,
-    edge_percentage: float = 90.0,
-    smv_radius: float | None = None,
-    merit: bool = False,
-    max_iterations: int = 100,
-    tolerance: float | None = 1e-3,
-    report: Report | None = None,
-) -> Solution:
-    """Find the map whose edges are the magnitude's and that makes the complex signal within its noise (MEDI).
-
-        ½ |W (exp(i r D chi) - exp(i r field))|² / r² + weight |M ∇chi|₁,    chi = 0 outside the mask
-
-    The consensus preset is `toolbox_lambda=2000, edge_percentage=90, smv_radius=5, merit=True`.
-
-    Args:
-      field_map: local field, with its magnitude; without one no edge is free. r is its `radians_per_ppm`, or such
-        that the noise makes 0.02 radians.
-      weight: of the variation [ppm mm]; by default the one that the noise asks for.
-      toolbox_lambda: the MEDI toolbox's lambda, instead of a weight; needs `radians_per_ppm`.
-      edge_percentage: how many differences count as edges, over the voxels of the mask [%], as in the toolbox.
-      smv_radius: of the sphere whose mean is taken off the field and its model [mm]; None for no such filter.
-      merit: whether voxels that the model can't explain within 6 deviations are trusted less, in three rounds.
-      max_iterations: limit of the iterations, of each round.
-      tolerance: relative change of chi at which to stop; None for exactly `max_iterations` a round, through which
-        reverse-mode gradients flow.
-      report: called after every iteration with its number and the change of chi.
-
-    Raises:
-      ValueError: if both a weight and a toolbox_lambda are given, or the latter without `radians_per_ppm`.
-
-    References:
-      Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082.
-      Liu et al., Magn. Reson. Med. 69:467 (2013), doi:10.1002/mrm.24272 (complex signal, MERIT).
-      Bilgic et al., Magn. Reson. Med. 91:1834 (2024), doi:10.1002/mrm.30006 (consensus).
-    """
-    if weight is not None and toolbox_lambda is not None:
-        raise ValueError(f"weight and toolbox_lambda must not both be given, got {weight} and {toolbox_lambda}")
-    if toolbox_lambda is not None and field_map.radians_per_ppm is None:
-        raise ValueError("toolbox_lambda needs radians_per_ppm, got none: give B0 and TE, or use weight")
-    return in_frame(
-        solve_medi,
-        field_map,
-        uses=("noise", "magnitude", "radians_per_ppm"),
-        weight=weight,
-        toolbox_lambda=toolbox_lambda,
-        edge_percentage=edge_percentage,
-        smv_radius=smv_radius,
-        merit=merit,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        report=report,
-    )
 
 
 def solve_medi(
@@ -108,7 +50,29 @@ def solve_medi(
     tolerance: ArrayLike | None = 1e-3,
     report: Report | None = None,
 ) -> Solution:
-    """Run `medi` on arrays, periodically on their grid."""
+    """Find the map whose edges are the magnitude's and that makes the complex signal within its noise (MEDI).
+
+        ½ |W (exp(i r D chi) - exp(i r field))|² / r² + weight |M ∇chi|₁,    chi = 0 outside the mask
+
+    Without a magnitude no edge is free. r is the field map's `radians_per_ppm`, or such that the noise makes 0.02
+    radians. The consensus preset is `toolbox_lambda=2000, edge_percentage=90, smv_radius=5, merit=True`.
+
+    Args:
+      toolbox_lambda: the MEDI toolbox's lambda, instead of a weight; needs `radians_per_ppm`.
+      edge_percentage: how many differences count as edges, over the voxels of the mask [%], as in the toolbox.
+      smv_radius: of the sphere whose mean is taken off the field and its model [mm]; None for no such filter.
+      merit: whether voxels that the model can't explain within 6 deviations are trusted less, in three rounds.
+      max_iterations: limit of the iterations, of each round.
+
+    References:
+      Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082.
+      Liu et al., Magn. Reson. Med. 69:467 (2013), doi:10.1002/mrm.24272 (complex signal, MERIT).
+      Bilgic et al., Magn. Reson. Med. 91:1834 (2024), doi:10.1002/mrm.30006 (consensus).
+    """
+    if weight is not None and toolbox_lambda is not None:
+        raise ValueError(f"weight and toolbox_lambda must not both be given, got {weight} and {toolbox_lambda}")
+    if toolbox_lambda is not None and radians_per_ppm is None:
+        raise ValueError("toolbox_lambda needs radians_per_ppm, got none: give B0 and TE, or use weight")
     field = jnp.where(mask, field, 0)
     level = noise_level(field, mask, geometry, noise)
     radians = data_terms.phase_scale(radians_per_ppm, level)
@@ -142,38 +106,42 @@ def solve_medi(
     return solution(solved._replace(iterations=count), mask, weight, tolerance)
 
 
+medi = method(solve_medi)
+
+
 def edge_weights(magnitude: Volume, mask: Mask, geometry: Geometry, percentage: ArrayLike = 90.0) -> Edges:
     """Return 0 where the magnitude's difference along an axis is an edge, 1 elsewhere, for each of the three axes.
 
+    The magnitude is cut to the mask first, so that the mask's own rim is an edge.
+
     Args:
       magnitude: of any scale.
-      mask: where edges are looked for.
+      mask: where it counts.
       geometry: voxel size.
       percentage: count of edges, over all three axes, as a part of the count of voxels in the mask [%].
     """
     masked = jnp.where(mask, magnitude, 0)
-    slopes = [jnp.abs(difference(masked, axis)) / d for axis, d in enumerate(geometry.voxel_size)]
-    everywhere = jnp.stack(slopes)
-    threshold = masked_quantile(
-        everywhere, jnp.broadcast_to(mask, everywhere.shape), 1 - jnp.minimum(percentage, 300) / 300
-    )
+    slopes = jnp.stack([jnp.abs(difference(masked, axis)) / d for axis, d in enumerate(geometry.voxel_size)])
+    flat = 1 - percentage / 100 * jnp.sum(mask) / slopes.size
+    threshold = masked_quantile(slopes, jnp.ones_like(slopes, dtype=bool), jnp.maximum(flat, 0))
     x, y, z = (jnp.where(slope > threshold, 0.0, 1.0) for slope in slopes)
     return x, y, z
 
 
 def without_sphere_mean(
-    field: Volume, mask: Mask, geometry: Geometry, weights: Volume, dipole: Volume, radius: ArrayLike
-) -> tuple[Volume, Volume, Volume]:
+    field: Volume, mask: Mask, geometry: Geometry, weights: Volume, dipole: Kernel, radius: ArrayLike
+) -> tuple[Volume, Volume, Kernel]:
     """Take the mean over a sphere off the field and its model, which rids both of what is left of the background.
 
     Returns:
-      The field, the weights (zero where the sphere leaves the mask), and the dipole.
+      The field, the weights (zero where the sphere leaves the mask, their mean one where it does not), and the dipole.
     """
     sphere = sphere_mean_k(geometry.shape, geometry.voxel_size, radius)
     # the sphere is band-limited: a mean within 1 % of one counts as inside
     inside = mask & (multiply_k(mask.astype(jnp.float32), sphere) > 0.99)
     filtered = jnp.where(inside, field - multiply_k(field, sphere), 0)
-    return filtered, jnp.where(inside, weights, 0), dipole * (1 - sphere)
+    weights = jnp.where(inside, weights, 0) / jnp.maximum(masked_mean(weights, inside), 1e-12)
+    return filtered, weights, dipole * (1 - sphere)
 
 
 def distrust_outliers(weights: Volume, phase_error: Volume) -> Volume:

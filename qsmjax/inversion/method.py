@@ -67,7 +67,9 @@ def method(block: Block) -> Method:
     run.__name__ = run.__qualname__ = block.__name__.removeprefix("solve_")
     run.__module__ = block.__module__
     run.__doc__ = document(inspect.getdoc(block) or "", list(signature.parameters))
-    run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": Solution}
+    # a type checker that wraps functions leaves the types of what it wrapped: readers unwrap it first
+    for function in (run, inspect.unwrap(run)):
+        function.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": Solution}
     run.__signature__ = signature  # type: ignore[attr-defined]
     return run
 
