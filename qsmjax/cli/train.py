@@ -6,7 +6,10 @@
   python train.py --workdir W --data MAPS        on NAME_chi.nii.gz (with NAME_field.nii.gz, NAME_mask.nii.gz)
 
 Started again on the same W it goes on from its last checkpoint, to the same bits. SIGTERM saves and ends it. W holds
-metrics.csv, pictures, checkpoints, and weights.safetensors: `python infer.py FIELD --workdir W` needs no more.
+training.html, metrics.csv, checkpoints, and weights.safetensors: `python infer.py FIELD --workdir W` needs no more.
+
+On several machines start the same command on each, W on a file system that all see: under SLURM, Open MPI and on Cloud
+TPU they find each other, elsewhere by --coordinator HOST:PORT --processes N --process-id I.
 """
 
 import argparse
@@ -19,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qsmjax.cli.errors import UserError
+from qsmjax.training import hosts
 from qsmjax.training.checkpoint import Checkpoints, locked
 from qsmjax.training.config import PRESETS, TrainConfig, preset, with_settings
 from qsmjax.training.data import Drawn, Maps, Patches, Source
@@ -38,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--data", metavar="DIR", help="susceptibility maps, with their fields and masks, if any")
     source.add_argument("--labels", metavar="DIR", help="label maps of whole heads, in FreeSurfer's numbers")
     add("--validation", metavar="DIR", help="maps to validate on; by default the last given, if several")
-    add("--devices", type=int, metavar="N", help="use at most N devices (default: all)")
+    add("--devices", type=int, metavar="N", help="use at most N devices (default: all), in each process")
+    add("--coordinator", metavar="HOST:PORT", help="of the first process, where several train together")
+    add("--processes", type=int, metavar="N", help="how many; SLURM, Open MPI and Cloud TPU are asked by default")
+    add("--process-id", type=int, metavar="I", help="which of them this is, from 0")
+    add("--profile", action="store_true", help="write a trace of a few steps to W/profile")
     add("--quiet", action="store_true", help="print nothing but errors")
 
 
@@ -54,17 +62,18 @@ def run(args: argparse.Namespace) -> int:
     workdir = Path(args.workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir} must be a folder, got a file: choose another --workdir")
-    with locked(workdir):
+    hosts.join(args.coordinator, args.processes, args.process_id)
+    with locked(workdir) if hosts.is_first() else contextlib.nullcontext():
         config = choose_config(workdir, args.config, args.set, args.steps)
+        # or one of them might take the folder that another makes for a run to go on with
+        hosts.wait_for_all("config")
         source, held_out = choose_data(config, args.data, args.labels, args.validation)
-        with watching(args.quiet) as watcher:
-            outcome = train(workdir, config, source, held_out, watcher, devices=args.devices)
+        with watching(args.quiet or not hosts.is_first()) as watcher:
+            outcome = train(workdir, config, source, held_out, watcher, devices=args.devices, profile=args.profile)
             if outcome.stopped:
                 watcher.said(f"stopped and saved after step {outcome.step}; the same command goes on from there")
             else:
-                watcher.said(
-                    f"done: {workdir / 'weights.safetensors'}, learning_curve.png, validation.png, metrics.csv"
-                )
+                watcher.said(f"done: {workdir / 'weights.safetensors'}, training.html, metrics.csv")
     return 0
 
 

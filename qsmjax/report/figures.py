@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_fill_holes
 
@@ -112,6 +113,11 @@ def learning_curve(
     losses = [name for name in numbers if "loss" in name and name not in metrics]
     panels = ([("loss", losses)] if losses else []) + [(name, [name]) for name in metrics]
     _write(_curves(rows, panels or [("", numbers)], dict(reference or {}), reference_name, step), path, dpi)
+
+
+def pixels(path: str | os.PathLike) -> NDArray[np.uint8]:
+    """Read a PNG's pixels, (rows, columns, RGB)."""
+    return np.round(255 * imread(os.fspath(path))[..., :3]).astype(np.uint8)
 
 
 def _windows(arrays: list[NDArray], inside: NDArray, window: Windows) -> list[tuple[float, float]]:

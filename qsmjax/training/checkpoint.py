@@ -1,14 +1,15 @@
 """What a run leaves in its work folder, and how it is taken up again.
 
-    checkpoints/N/       state after N steps, scaling included, and the config (orbax)
+    checkpoints/N/       state after N steps, scaling included, the config, and the loader's state (orbax)
     weights.safetensors  the network as last validated: all that inference needs
 
-Orbax writes a checkpoint aside and renames it, so one that was cut off is not one. A lock keeps a second run out.
+Orbax writes a checkpoint aside and renames it, so one that was cut off is not one. Of several processes all take part:
+they agree when it is whole. A lock keeps a second run out.
 """
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str | Path) -> None:
         """Open the folder, and make it where there is none."""
-        folder = Path(workdir).absolute() / "checkpoints"
+        self._folder = folder = Path(workdir).absolute() / "checkpoints"
         # in this thread: a run that says that it has saved has saved
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(folder, options=options)
@@ -39,19 +40,29 @@ class Checkpoints:
         """Return the number of steps of the last whole checkpoint; None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, config: TrainConfig) -> None:
-        """Write the state (a host's, not spread over devices) with its config."""
+    def save(self, state: TrainState, config: TrainConfig, loader: Mapping[str, Any] | None = None) -> None:
+        """Write the state (a host's, not spread over devices) with its config, and the loader's state."""
         step = int(state.step)
         if self.latest() == step:
             return
         about = ocp.args.JsonSave(config.to_dict())
-        parts = ocp.args.Composite(state=ocp.args.StandardSave(state), config=about)
+        loader = {"next_index": step} if loader is None else dict(loader)
+        parts = ocp.args.Composite(state=ocp.args.StandardSave(state), config=about, loader=ocp.args.JsonSave(loader))
         self._manager.save(step, args=parts)
 
     def config(self) -> TrainConfig:
         """Read the config of the last checkpoint."""
         part = ocp.args.Composite(config=ocp.args.JsonRestore())
         return from_dict(self._manager.restore(self.latest(), args=part)["config"])
+
+    def next_batch(self) -> int:
+        """Read the step whose batch comes next."""
+        step = self.latest() or 0
+        # checkpoints from before there was a loader hold none
+        if not (self._folder / str(step) / "loader").exists():
+            return step
+        part = ocp.args.Composite(loader=ocp.args.JsonRestore())
+        return int(self._manager.restore(step, args=part)["loader"]["next_index"])
 
     def restore(self, like: TrainState) -> TrainState:
         """Read the last checkpoint's state, into the tree of `like`."""

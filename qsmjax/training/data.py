@@ -1,7 +1,7 @@
 """What the step is fed: for each step the indices of its samples, and, where maps are given, patches of them.
 
 A patch follows from the seed and the sample's running number, step · batch + position, alone: nothing is kept between
-steps, so a resumed run sees what an uninterrupted one would have.
+steps, so a resumed run sees what an uninterrupted one would have, and each of several processes can cut its own rows.
 """
 
 import dataclasses
@@ -15,6 +15,8 @@ from qsmjax.training.config import TrainConfig
 
 Batch = dict[str, NDArray]
 EPOCH_STREAM, PATCH_STREAM = 1, 2
+ALL = slice(None)
+"""All rows of a batch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Source(Protocol):
     def description(self) -> str:
         """What a network trained on it must say that it was trained on."""
 
-    def batch(self, step: int) -> Batch:
-        """Return the arrays of a step, the whole batch's."""
+    def batch(self, step: int, rows: slice = ALL) -> Batch:
+        """Return the arrays of a step: of the whole batch, or of some of its rows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +52,9 @@ class Drawn:
         """Say that no scan was used."""
         return "heads drawn by qsmjax.simulate, no scan of anyone"
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, rows: slice = ALL) -> Batch:
         """Return the indices."""
-        return {"index": np.arange(self.config.batch, dtype=np.int32)}
+        return {"index": np.arange(self.config.batch, dtype=np.int32)[rows]}
 
 
 class Patches:
@@ -86,14 +88,14 @@ class Patches:
         """Name the maps."""
         return f"{len(self.maps)} maps: " + ", ".join(m.name for m in self.maps)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, rows: slice = ALL) -> Batch:
         """Return the patches of a step."""
-        first = step * self.config.batch
-        chosen = [self._choose(first + i) for i in range(self.config.batch)]
+        index = np.arange(self.config.batch, dtype=np.int32)[rows]
+        chosen = [self._choose(step * self.config.batch + int(i)) for i in index]
         cut = lambda array, corner: array[tuple(slice(c, c + p) for c, p in zip(corner, self.config.patch))]
         stack = lambda arrays: np.stack([cut(arrays[i], corner) for i, corner in chosen])
         batch = {
-            "index": np.arange(self.config.batch, dtype=np.int32),
+            "index": index,
             "chi": stack([m.chi for m in self.maps]),
             "mask": stack([m.mask for m in self.maps]),
         }

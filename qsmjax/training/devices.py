@@ -1,6 +1,7 @@
 """The one place of the training side that compiles: one device by `jit`, several by `pmap`, from the same step.
 
-`pmap` stands in `compile_step` alone, so that `shard_map` can take its place.
+`pmap` stands in `compile_step` alone, so that `shard_map` can take its place. Devices may belong to several processes
+(`training.hosts`): each process then gives its own rows of the batch, in the order of the processes.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,20 +29,21 @@ class CompiledStep(NamedTuple):
 
 
 def choose_devices(batch: int, accumulate: int = 1, limit: int | None = None) -> list[jax.Device]:
-    """Return this host's devices, after checking that they can share the batch evenly.
+    """Return this process' devices, after checking that those of all processes can share the batch evenly.
 
     Args:
       batch: samples a step, over all devices.
       accumulate: parts that each device works its share off in.
-      limit: the most devices to use.
+      limit: the most devices to use, in each process.
 
     Raises:
       ValueError: if the batch cannot be shared.
     """
     devices = jax.local_devices()[:limit]
-    if batch % (len(devices) * accumulate):
+    count = len(devices) * jax.process_count()
+    if batch % (count * accumulate):
         raise ValueError(
-            f"batch must be a multiple of devices x accumulate ({len(devices)} x {accumulate}), got {batch}: "
+            f"batch must be a multiple of devices x accumulate ({count} x {accumulate}), got {batch}: "
             "--set batch=N, or --devices N"
         )
     return devices
@@ -52,22 +54,30 @@ def compile_step(step: Callable, devices: Sequence[jax.Device]) -> CompiledStep:
 
     Args:
       step: takes its share of the batch; sums over `axis_name` where that is not None.
-      devices: those to use.
+      devices: those of this process to use; of other processes as many.
     """
-    if len(devices) == 1:
+    if len(devices) * jax.process_count() == 1:
         run = jax.jit(partial(step, axis_name=None), donate_argnums=0)
         place = lambda state: jax.device_put(state, devices[0])
         return CompiledStep(run, place, jax.device_get)
 
     count = len(devices)
-    mapped = jax.pmap(partial(step, axis_name=AXIS), AXIS, donate_argnums=0, devices=devices)
+    everywhere = _of_all_processes(count)
+    mapped = jax.pmap(partial(step, axis_name=AXIS), AXIS, donate_argnums=0, devices=everywhere)
+    # arrays that lie as a step leaves them: from NumPy's the step would be compiled once more
+    spread = jax.pmap(lambda state: state, AXIS, devices=everywhere)
     share = lambda a: np.reshape(a, (count, -1, *np.shape(a)[1:]))
     copies = lambda a: np.broadcast_to(np.asarray(a), (count, *np.shape(a)))
     return CompiledStep(
         run=lambda state, batch: mapped(state, jax.tree.map(share, batch)),
-        place=lambda state: jax.tree.map(copies, jax.device_get(state)),
+        place=lambda state: spread(jax.tree.map(copies, jax.device_get(state))),
         take=lambda tree: jax.device_get(jax.tree.map(lambda a: a[0], tree)),
     )
+
+
+def _of_all_processes(count: int) -> list[jax.Device]:
+    """Return the first devices of each process, process by process."""
+    return [device for i in range(jax.process_count()) for device in jax.local_devices(i)[:count]]
 
 
 def compiled(function: Callable, **options: Any) -> Callable:

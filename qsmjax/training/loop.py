@@ -1,9 +1,11 @@
 """A run from its first step, or from its last checkpoint, to its end.
 
 What the loop adds to the step touches no number: batches follow from the step, so a run that was killed and taken up
-again ends with the same bits as one that was not.
+again ends with the same bits as one that was not. Of several processes all validate, so that none waits for another in
+the midst of a sum; the first one writes.
 """
 
+import contextlib
 import dataclasses
 import signal
 import threading
@@ -19,14 +21,16 @@ import numpy as np
 
 from qsmjax.models.build import build
 from qsmjax.models.scaling import Scaling
-from qsmjax.report.figures import learning_curve, three_plane
-from qsmjax.training import record, validation
-from qsmjax.training.checkpoint import Checkpoints, export_weights
+from qsmjax.training import hosts, record, validation
+from qsmjax.training.checkpoint import Checkpoints
 from qsmjax.training.config import TrainConfig
-from qsmjax.training.data import Maps, Source
+from qsmjax.training.data import Batch, Maps, Source
 from qsmjax.training.devices import CompiledStep, choose_devices, compile_step, compiled
+from qsmjax.training.journal import Journal
+from qsmjax.training.loader import Loader
 from qsmjax.training.state import TrainState, init_state
 from qsmjax.training.step import train_step
+from qsmjax.training.trace import Trace
 
 SCALING_BATCHES = 8
 """Batches over which field and chi are measured before the first step."""
@@ -64,6 +68,7 @@ def train(
     *,
     devices: int | None = None,
     until: int | None = None,
+    profile: bool = False,
 ) -> Outcome:
     """Train to the end, validating and saving on the way.
 
@@ -73,32 +78,39 @@ def train(
       source: of its batches.
       held_out: maps to validate on; none for drawn heads.
       watcher: who hears of it.
-      devices: the most devices to use.
+      devices: the most devices to use, in each process.
       until: stop after this many steps, as if told to; the schedule stays the config's.
+      profile: write a trace of a few steps to the folder profile/.
 
     Raises:
       ValueError: if the batch cannot be shared by the devices, or the loss is no longer finite.
     """
     chosen = choose_devices(config.batch, config.accumulate, devices)
+    rows = hosts.own_rows(config.batch)
     checkpoints = Checkpoints(workdir)
     try:
         network = build(config.model())
         step = compile_step(partial(train_step, config=config, network=network), chosen)
         state = jax.device_get(compiled(partial(init_state, config, network))())
         if checkpoints.latest() is None:
-            state = dataclasses.replace(state, scaling=measure_scaling(step, state, source))
+            state = dataclasses.replace(state, scaling=measure_scaling(step, state, lambda i: source.batch(i, rows)))
             checkpoints.save(state, config)
         else:
             state = checkpoints.restore(state)
-        run = _Run(Path(workdir), config, network, step, checkpoints, watcher, held_out, source.description)
-        watcher.begin(int(state.step), config, len(chosen))
-        with _stop_signals() as told:
-            return run.to_end(state, source, lambda taken: told.is_set() or (until is not None and taken >= until))
+        taken, count = int(state.step), len(chosen) * jax.process_count()
+        loader = Loader(source, rows, config.steps, checkpoints.next_batch())
+        trace = Trace(Path(workdir) / "profile" if profile and hosts.is_first() else None, taken)
+        journal = Journal(Path(workdir), config, source.description, count, taken, writing=hosts.is_first())
+        run = _Run(config, network, step, checkpoints, watcher, held_out, journal)
+        watcher.begin(taken, config, count)
+        with _stop_signals() as told, hosts.watched(workdir), contextlib.closing(trace), contextlib.closing(journal):
+            stop = lambda taken: told(taken) or (until is not None and taken >= until)
+            return run.to_end(state, loader, stop, trace)
     finally:
         checkpoints.close()
 
 
-def measure_scaling(step: CompiledStep, state: TrainState, source: Source) -> Scaling:
+def measure_scaling(step: CompiledStep, state: TrainState, batch: Callable[[int], Batch]) -> Scaling:
     """Measure mean and standard deviation of field and chi over the masks of the first batches.
 
     The step itself is run, and its state thrown away: what makes the samples is then compiled once only.
@@ -109,7 +121,7 @@ def measure_scaling(step: CompiledStep, state: TrainState, source: Source) -> Sc
     sums = np.zeros(5)
     for i in range(SCALING_BATCHES):
         placed = step.place(dataclasses.replace(state, step=np.int32(i)))
-        sums += step.take(step.run(placed, source.batch(i))[1]["moments"])
+        sums += step.take(step.run(placed, batch(i))[1]["moments"])
     means = sums[[1, 3]] / max(sums[0], 1)
     deviations = np.sqrt(np.maximum(sums[[2, 4]] / max(sums[0], 1) - means**2, 0))
     if not min(deviations) > 0:
@@ -122,34 +134,32 @@ class _Run:
 
     def __init__(
         self,
-        workdir: Path,
         config: TrainConfig,
         network: nn.Module,
         step: CompiledStep,
         checkpoints: Checkpoints,
         watcher: Watcher,
         held_out: Sequence[Maps],
-        trained_on: str,
+        journal: Journal,
     ) -> None:
-        self.workdir, self.config, self.trained_on = workdir, config, trained_on
-        self.step, self.checkpoints, self.watcher = step, checkpoints, watcher
+        self.config, self.step, self.checkpoints = config, step, checkpoints
+        self.watcher, self.journal = watcher, journal
         self.cases = validation.make_cases(config, held_out)
         self.predict = validation.make_predict(network)
         self.reference = validation.mean_scores([case.tkd for case in self.cases], self.cases)
-        self.rows: list[record.Row] = []
 
-    def to_end(self, state: TrainState, source: Source, stop: Callable[[int], bool]) -> Outcome:
+    def to_end(self, state: TrainState, loader: Loader, stop: Callable[[int], bool], trace: Trace) -> Outcome:
         """Take the steps that are left."""
         config, taken = self.config, int(state.step)
-        self.rows = record.read_rows(self.workdir, taken)
-        before = self.rows[-1]["seconds"] if self.rows else 0.0
-        begun = looked = time.monotonic()
+        clock = _Clock(loader, self.journal.seconds)
+        looked = time.monotonic()
         stretch = max(config.validate_every // 10, 1)
         placed, pending, scores = self.step.place(state), [], {}
         stopped = stop(taken)
         while taken < config.steps and not stopped:
-            placed, metrics = self.step.run(placed, source.batch(taken))
+            placed, metrics = self.step.run(placed, next(loader))
             taken, stopped = taken + 1, stop(taken + 1)
+            trace.step(taken)
             pending.append({name: value for name, value in metrics.items() if name != "moments"})
             last = taken == config.steps
             # asking for the loss waits for the device: not at every step
@@ -159,17 +169,19 @@ class _Run:
             saving = taken % config.checkpoint_every == 0 or last or stopped
             # before every save too: a loss that is not finite is never saved
             if taken % stretch == 0 or saving:
-                row = {"step": float(taken), "seconds": before + time.monotonic() - begun, **self._mean(pending, taken)}
+                row = {"step": float(taken), **self._mean(pending, taken), **clock.lap(len(pending))}
                 pending = []
                 if taken % config.validate_every == 0 or last:
                     scores = self._validate(self.step.take(placed), row)
                     row |= scores
-                self.rows.append(row)
-                record.write_rows(self.workdir, self.rows)
+                    clock.skip()
+                self.journal.add(row)
             if saving:
-                self.checkpoints.save(self.step.take(placed), config)
+                self.checkpoints.save(self.step.take(placed), config, loader.state)
+                clock.skip()
         if not scores:
-            scores = {name: value for row in self.rows for name, value in row.items() if name.startswith("val_")}
+            rows = self.journal.rows
+            scores = {name: value for row in rows for name, value in row.items() if name.startswith("val_")}
         return Outcome(taken, scores, taken < config.steps)
 
     def _mean(self, pending: list, taken: int) -> record.Row:
@@ -180,38 +192,54 @@ class _Run:
 
     def _validate(self, state: TrainState, row: record.Row) -> record.Row:
         scores, made = validation.validate(self.predict, state, self.cases)
-        export_weights(self.workdir, state, self.config, scores, self.trained_on)
         reference = self.reference["val_nrmse"]
+        scores["tkd_nrmse"] = reference
         self.watcher.said(
             f"step {int(state.step)}, {row['seconds']:.0f} s: loss {row['loss']:.4f}, "
             f"NRMSE {scores['val_nrmse']:.1f} % (TKD {reference:.1f} %), pSNR {scores['val_psnr']:.1f} dB, "
             f"HFEN {scores['val_hfen']:.1f} %, SSIM {scores['val_ssim']:.3f}"
         )
-        case, rows = self.cases[0], [*self.rows, {**row, **scores}]
-        learning_curve(rows, self.workdir / "learning_curve.png", reference=self.reference)
-        volumes = {"field": case.field, "truth": case.chi, "network": made, "TKD": case.tkd}
-        windows = [None, (-0.1, 0.1), (-0.1, 0.1), (-0.1, 0.1)]
-        three_plane(
-            volumes,
-            self.workdir / "validation.png",
-            mask=case.mask,
-            window=windows,
-            voxel_size=self.config.voxel_size,
-            title=f"{case.name} after {int(state.step)} steps",
-        )
-        return {**scores, "tkd_nrmse": reference}
+        self.journal.validated(state, {**row, **scores}, self.cases[0], made, self.reference)
+        return scores
+
+
+class _Clock:
+    """Times the stretches of a run: all of it, steps a second, and the share of time that the step waited for data."""
+
+    def __init__(self, loader: Loader, before: float) -> None:
+        self.loader, self.before = loader, before
+        self.begun = time.monotonic()
+        self.skip()
+
+    def skip(self) -> None:
+        """Begin a stretch here: what went before was no step."""
+        self.lapped, self.waited = time.monotonic(), self.loader.waited
+
+    def lap(self, steps: int) -> record.Row:
+        """End a stretch of so many steps, and begin another."""
+        now, waited = time.monotonic(), self.loader.waited - self.waited
+        took = max(now - self.lapped, 1e-9)
+        self.skip()
+        return {
+            "seconds": self.before + now - self.begun,
+            "steps_per_second": steps / took,
+            "input_wait": waited / took,
+        }
 
 
 class _stop_signals:
-    """Within it SIGTERM sets an event instead of ending the process, so that the run can save."""
+    """Within it SIGTERM sets an event instead of ending the process, so that the run can save.
 
-    def __enter__(self) -> threading.Event:
-        self.event = threading.Event()
-        self.main = threading.current_thread() is threading.main_thread()
-        if self.main:
-            self.previous = signal.signal(signal.SIGTERM, lambda *_: self.event.set())
-        return self.event
+    Several processes must end after the same step; JAX has its own way for them to agree on it.
+    """
+
+    def __enter__(self) -> Callable[[int], bool]:
+        event = threading.Event()
+        self.own = threading.current_thread() is threading.main_thread() and jax.process_count() == 1
+        if self.own:
+            self.previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
+        return lambda step: event.is_set() or hosts.told_to_stop(step)
 
     def __exit__(self, *_: object) -> None:
-        if self.main:
+        if self.own:
             signal.signal(signal.SIGTERM, self.previous)

@@ -11,7 +11,7 @@ import pytest
 
 from qsmjax.models.build import build
 from qsmjax.models.scaling import Scaling, predict
-from qsmjax.training import loop
+from qsmjax.training import journal, loop
 from qsmjax.training.checkpoint import Checkpoints, load_for_inference, locked
 from qsmjax.training.config import TrainConfig, with_settings
 from qsmjax.training.data import Maps, Patches
@@ -59,8 +59,9 @@ def compiled_once():
     patch.setattr(loop.validation, "make_predict", _once(cache, "predict", loop.validation.make_predict))
     patch.setattr(loop, "SCALING_BATCHES", 1)
     # matplotlib is not what is tested, and takes a second a picture
-    patch.setattr(loop, "three_plane", lambda volumes, path, **options: path.write_bytes(b"png"))
-    patch.setattr(loop, "learning_curve", lambda rows, path, **options: path.write_bytes(b"png"))
+    patch.setattr(journal, "three_plane", lambda volumes, path, **options: path.write_bytes(b"png"))
+    patch.setattr(journal, "learning_curve", lambda rows, path, **options: path.write_bytes(b"png"))
+    patch.setattr(journal, "pixels", lambda path: np.zeros((2, 2, 3), np.uint8))
     yield
     patch.undo()
 
@@ -103,6 +104,9 @@ def test_a_run_leaves_what_its_folder_promises(whole):
     assert outcome.scores["val_nrmse"] == pytest.approx(rows[-1]["val_nrmse"], rel=1e-5)
     for name in ("learning_curve.png", "validation.png"):
         assert (workdir / name).is_file()
+    page = (workdir / "training.html").read_text()
+    assert "data:image/png;base64," in page and 'src="http' not in page and "steps/s" in page
+    assert [path for path in (workdir / "tensorboard").iterdir() if "tfevents" in path.name]
 
 
 def test_the_folder_alone_is_enough_for_inference(whole):
@@ -120,7 +124,8 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_bits(whole, tmp_path):
     run(tmp_path, watcher)
     assert watcher.lines[0] == "from 1 on 1"
     same_bits(final_state(tmp_path), whole[2])
-    drop = lambda rows: [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    timed = ("seconds", "steps_per_second", "input_wait")
+    drop = lambda rows: [{k: v for k, v in row.items() if k not in timed} for row in rows]
     assert drop(read_rows(tmp_path, 4)) == drop(read_rows(whole[0], 4))
 
 
