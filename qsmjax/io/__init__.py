@@ -1,6 +1,7 @@
 """Files in and out: whole or not at all.
 
 - `aside`: write beside the target, then rename
+- `bids`: the gradient-echo scans of a BIDS dataset, and their sidecars
 - `nifti`: volumes with their affine
 - `sidecar`: params.json in, the map's JSON out
 - `weights`: networks as safetensors, each with its card inside
