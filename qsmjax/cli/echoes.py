@@ -2,10 +2,12 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import Scan, grid_of, on_grid, single_volume
@@ -15,6 +17,7 @@ from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
 from qsmjax.phase.echoes import echoes_from_phase
 from qsmjax.phase.mask import magnitude_mask
 from qsmjax.phase.scaling import phase_to_radians
+from qsmjax.physics.geometry import Geometry
 from qsmjax.physics.units import GAMMA
 
 
@@ -64,12 +67,39 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     if not mask.any():
         raise UserError(f"{args.mask} must have voxels other than zero, got none")
     times = tuple(float(t) for t in te)
-    total = stage.run(echoes_from_phase(scaled.phase, magnitude), times, float(b0), mask, grid, **stage.options)
-    if int(total.removed.sum()):
-        notes.append(
-            f"{int(total.removed.sum())} voxels were taken out of the mask, whose echoes the fit does not explain"
-        )
-    return Scan(total.field_map, first, b0_source, float(b0), times, tuple(notes), np.asarray(total.removed))
+    signal = echoes_from_phase(scaled.phase, magnitude)
+    return scan_of_echoes(stage, signal, times, float(b0), mask, grid, volume=first, b0_source=b0_source, notes=notes)
+
+
+def scan_of_echoes(
+    stage: Stage,
+    signal: ArrayLike,
+    te: tuple[float, ...],
+    b0: float,
+    mask: np.ndarray,
+    grid: Geometry,
+    *,
+    volume: NiftiVolume,
+    b0_source: str,
+    notes: Sequence[str],
+) -> Scan:
+    """Make the total field of complex echoes by the "field" stage.
+
+    Args:
+      stage: with its options.
+      signal: complex, echo x y z.
+      te: echo times [s].
+      b0: field strength [T].
+      mask: where the head is.
+      grid: where the voxels stand.
+      volume: the first file, whose geometry the output takes.
+      b0_source: what said where B0 points.
+      notes: what was done so far.
+    """
+    total = stage.run(signal, te, b0, mask, grid, **stage.options)
+    lost = int(total.removed.sum())
+    told = [f"{lost} voxels were taken out of the mask, whose echoes the fit does not explain"] if lost else []
+    return Scan(total.field_map, volume, b0_source, b0, te, (*notes, *told), np.asarray(total.removed))
 
 
 def _echoes_of(volumes: list[NiftiVolume]) -> np.ndarray:

@@ -141,7 +141,21 @@ def reconstruct(args: argparse.Namespace) -> Result:
       UserError: if the input or an option does not fit.
     """
     stages = choose_stages(args)
-    scan, local = to_local_field(args, stages)
+    return to_map(args, stages, *to_local_field(args, stages))
+
+
+def to_map(args: argparse.Namespace, stages: Mapping[str, Stage], scan: Scan, local: FieldMap) -> Result:
+    """Invert a scan's local field and reference the map.
+
+    Args:
+      args: those of `infer`; `quiet` and `reference` count.
+      stages: the methods in their slots.
+      scan: as it was read.
+      local: its local field.
+
+    Raises:
+      UserError: if the reference region does not fit.
+    """
     invert = stages["inversion"]
     notes = (*scan.notes, *invert.describe(local))
     if not args.quiet:
