@@ -104,10 +104,14 @@ def watched(workdir: str | Path, patience: float = PATIENCE) -> Iterator[None]:
     thread.start()
     try:
         yield
-    finally:
         over.set()
         thread.join()
         own.unlink(missing_ok=True)
+    except jax.errors.JaxRuntimeError as error:
+        # a sum broke off before the beat was missed; leaving as usual would wait for the other process
+        _end(f"a step broke off ({str(error).splitlines()[0]})")
+    finally:
+        over.set()
 
 
 def _watch(own: Path, others: list[Path], patience: float, over: threading.Event) -> None:
@@ -117,12 +121,15 @@ def _watch(own: Path, others: list[Path], patience: float, over: threading.Event
         now = own.stat().st_mtime
         lost = [other.name for other in others if other.exists() and now - other.stat().st_mtime > patience]
         if lost:
-            names = ", ".join(lost)
-            print(
-                f"error: every process must keep its beat, got none from process {names} for {patience:g} s: "
-                "the run has ended; start it again, on any number of devices, and it goes on from its last checkpoint",
-                file=sys.stderr,
-                flush=True,
-            )
-            # the thread that trains waits inside a sum that will not come; checkpoints are renamed when they are whole
-            os._exit(LOST)
+            _end(f"got no beat from process {', '.join(lost)} for {patience:g} s")
+
+
+def _end(reason: str) -> None:
+    print(
+        f"error: every process must stay with the others, {reason}: the run has ended; start it again, on any number "
+        "of devices, and it goes on from its last checkpoint",
+        file=sys.stderr,
+        flush=True,
+    )
+    # the thread that trains may wait inside a sum that will not come; checkpoints are renamed when they are whole
+    os._exit(LOST)
