@@ -21,6 +21,7 @@ from qsmjax.io.nifti import SUFFIXES, load_volume, new_volume, save_volume
 from qsmjax.io.sidecar import save_json
 from qsmjax.simulate.anatomy import Anatomy, anatomy
 from qsmjax.simulate.lesions import Lesion
+from qsmjax.simulate.posture import ORIENTATIONS, moved, posture
 from qsmjax.simulate.scan import Scan, grid_around, scan
 
 LESIONS = {
@@ -33,8 +34,6 @@ LESIONS = {
         Lesion("haemorrhage"),
     ),
 }
-ORIENTATIONS = ((0, 0), (1, 0), (1, 90), (1, 180), (1, 270), (0.6, 45), (0.6, 135), (0.6, 225), (0.6, 315))
-"""Parts of the largest tilt, and the direction of its axis [degrees], in the order in which they are taken."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("out", metavar="OUT", help="folder to write to; made where it does not exist")
     add("--labels", required=True, metavar="PATH", help="label map (.nii, .nii.gz), or a folder of them")
     add("--orientations", type=int, default=1, metavar="N", help=f"scans of each head, 1 to {len(ORIENTATIONS)}")
-    add("--tilt", type=float, help="degrees of the grid to B0; default: 0 for one scan, 25 for several")
+    add("--tilt", type=float, help="degrees: of the grid for one scan (default 0), of the head for several (25)")
     add("--voxel-size", type=float, nargs=3, default=(1.0, 1.0, 1.0), metavar=("X", "Y", "Z"), help="[mm]")
     add("--b0", type=float, default=3.0, metavar="T", help="field strength [tesla]")
     add("--te", type=float, nargs="+", default=(0.006, 0.012, 0.018, 0.024), metavar="S", help="echo times [seconds]")
@@ -73,14 +72,14 @@ def run(args: argparse.Namespace) -> int:
         key = jax.random.fold_in(jax.random.key(args.seed), number)
         head = read_head(key, path, lesions=LESIONS[args.lesions], age=args.age)
         name = f"sub-{path.name.split('.')[0].replace('_', '').replace('-', '')}"
-        for index, (part, direction) in enumerate(ORIENTATIONS[: args.orientations]):
-            if args.orientations == 1:
-                part = 1
-            about = (np.cos(np.radians(direction)), np.sin(np.radians(direction)), 0)
-            grid = grid_around(head, args.voxel_size, tilt=np.radians(part * tilt), about=about)
+        for index in range(args.orientations):
+            # an oblique scan is an oblique grid; another orientation is a head that was turned
+            several = args.orientations > 1
+            turned = moved(head, posture(head, index, np.radians(tilt))) if several else head
+            grid = grid_around(turned, args.voxel_size, tilt=0.0 if several else np.radians(tilt))
             made = scan(
                 jax.random.fold_in(key, index + 1),
-                head,
+                turned,
                 grid,
                 b0=args.b0,
                 te=args.te,

@@ -7,6 +7,8 @@ In the training step, jit and vmap safe:
 From label maps, on the host:
 - `tissue`: susceptibility, signal and R2* of each tissue; which numbers a label map gives it
 - `anatomy`: a label map to a head, with texture, nuclei, `veins` and `lesions`, on no grid yet
+- `drawn_labels`: a label map out of nothing
+- `posture`: a head turned in the scanner
 - `sample`: a head on any grid
 - `background`: air, bone and neck, the shim, the phase of the coils
 - `scan`: `grid_around` a head, and its `scan`: truth, fields and echoes in one band

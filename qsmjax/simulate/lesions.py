@@ -14,6 +14,10 @@ CHI = {"microbleed": (0.3, 1.5), "haemorrhage": (0.9, 1.4), "calcification": (-2
 """Least and largest susceptibility [ppm relative to CSF]; a plaque's is that of its rim."""
 
 
+PARTS = {"microbleed": 1, "haemorrhage": 5, "calcification": 1, "plaque": 2}
+"""Balls that each kind is made of."""
+
+
 class Lesion(NamedTuple):
     """A lesion to place.
 
@@ -62,7 +66,7 @@ def place_lesions(
         if lesion.kind == "plaque":
             balls.append((centre, 0.65 * radius, 0.2 * chi))
         if lesion.kind == "haemorrhage":
-            around = centre + 0.6 * radius * rng.normal(size=(4, 3))
+            around = centre + 0.6 * radius * rng.normal(size=(PARTS["haemorrhage"] - 1, 3))
             balls += [(near, 0.6 * radius, chi) for near in around]
     centres, radii, values = ([ball[i] for ball in balls] for i in range(3))
     return Balls(np.reshape(centres, (-1, 3)), np.asarray(radii, float), np.asarray(values, float))

@@ -110,6 +110,7 @@ def scan(
     background: bool = False,
     shim: float = 0.02,
     dephasing: bool = False,
+    fine_voxel: float = FINE,
 ) -> Scan:
     """Scan a head by a gradient echo.
 
@@ -127,6 +128,7 @@ def scan(
       background: whether air, bone and neck make their field, with a shim's residue and a coil's phase.
       shim: residue of the shim [ppm].
       dephasing: whether the local field suffers from it; the echoes do in any case.
+      fine_voxel: largest edge of the voxels that the scan is simulated on [mm]; coarser is faster, veins get cruder.
 
     Raises:
       ValueError: if there is but one echo.
@@ -135,7 +137,7 @@ def scan(
         raise ValueError(f"te must hold at least two echoes to tell the field from the phase at zero, got {len(te)}")
     noise_key, shim_key = jax.random.split(key)
     where = geometry_from_affine(grid.affine, grid.shape)
-    factor = [max(2, int(np.ceil(float(d) / FINE))) for d in where.voxel_size]
+    factor = [max(2, int(np.ceil(float(d) / fine_voxel))) for d in where.voxel_size]
     fine = refine(grid, factor)
     parts = sample(head, fine.shape, fine.affine, everything=background)
     cut = jax.jit(partial(resample_k, shape=grid.shape))
