@@ -11,6 +11,7 @@ COMMANDS = {
     "infer": "a field map to a susceptibility map",
     "train": "train a network on simulated heads or on your own maps",
     "cosmos": "several orientations of one head to one susceptibility map",
+    "bids": "a BIDS dataset to the maps of all its scans",
     "simulate": "make scans with their truth from label maps",
 }
 

@@ -99,6 +99,15 @@ def load_volume(path: str | Path) -> NiftiVolume:
     )
 
 
+def stored_shape(path: str | Path) -> tuple[int, ...] | None:
+    """Return the axes that a file's header tells, without reading its voxels; None if it tells none."""
+    try:
+        shape = tuple(int(n) for n in nib.load(path).shape)  # type: ignore[attr-defined]
+    except UNREADABLE:
+        return None
+    return shape if len(shape) >= 3 and min(shape) > 0 else None
+
+
 def save_volume(path: str | Path, data: np.ndarray, like: NiftiVolume) -> None:
     """Write float32 voxels with the geometry of `like`: affine, codes, units and byte order are its own.
 

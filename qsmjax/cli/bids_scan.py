@@ -1,0 +1,155 @@
+"""From a run of a BIDS dataset to its total field: phase, or real and imaginary parts, with what the sidecars say."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex
+
+from qsmjax.cli.echoes import scan_of_echoes
+from qsmjax.cli.errors import UserError
+from qsmjax.cli.scan import Scan, grid_of, on_grid, single_volume
+from qsmjax.cli.stages import Stage
+from qsmjax.io.bids import Run, sidecar_of
+from qsmjax.io.nifti import NiftiVolume, load_volume
+from qsmjax.io.sidecar import ScanParameters
+from qsmjax.phase.echoes import echoes_from_phase
+from qsmjax.phase.mask import magnitude_mask
+from qsmjax.phase.scaling import complex_from_parts, phase_to_radians
+from qsmjax.physics.units import GAMMA
+
+NOMINAL_APART = 0.1
+"""Part by which the centre frequency may leave the nominal field strength: scanners sold as 3 T run at 2.89 T."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What the sidecars say: echo times [s] in the files' order, field strength [T] and its source, manufacturer."""
+
+    te: tuple[float, ...]
+    b0: float
+    b0_from: str
+    manufacturer: str | None
+
+
+def read_run(run: Run, root: Path, stage: Stage, args: argparse.Namespace, mask: Path | None) -> Scan:
+    """Load a run and make its total field.
+
+    Args:
+      run: whose files.
+      root: the dataset, above which no sidecar is looked for.
+      stage: the "field" stage, with its options.
+      args: those of `infer`; `phase_units` and `b0_dir` count.
+      mask: a file that is not zero in the head; None to find it from the magnitude.
+
+    Raises:
+      UserError: if something does not fit; the line says what and how to mend it.
+      ValueError: from the readers, alike.
+    """
+    whole = "phase" not in run.parts
+    main = run.parts["real" if whole else "phase"]
+    told = told_of([sidecar_of(root, path) for path in main])
+    first = load_volume(main[0])
+    phase = _stack(first, main)
+    if len(told.te) != len(phase):
+        raise UserError(f"{main[0].name} must have an EchoTime for each of {len(phase)} echoes, got {len(told.te)}")
+    notes = [f"field strength {told.b0:.4g} T from {told.b0_from}"]
+    grid, b0_source, more = grid_of(args, first, ScanParameters())
+    magnitude: np.ndarray | None
+    signal: Complex[Array, "echo x y z"]
+    if whole:
+        signal = complex_from_parts(phase, _part(run, "imag", first, phase), manufacturer=told.manufacturer)
+        magnitude = np.abs(np.asarray(signal))
+        notes.append("echoes from real and imaginary parts")
+    else:
+        scaled = phase_to_radians(
+            phase,
+            units=args.phase_units,
+            scl_slope=first.slope,
+            scl_inter=first.intercept,
+            stored_as_float=first.stored_as_float,
+            manufacturer=told.manufacturer,
+        )
+        notes.append(f"phase scaled as {scaled.rule}")
+        magnitude = _part(run, "mag", first, phase) if "mag" in run.parts else None
+        if magnitude is not None:
+            magnitude = np.where(np.isfinite(magnitude), np.maximum(magnitude, 0), 0)
+        signal = echoes_from_phase(scaled.phase, magnitude)
+    if mask is not None:
+        inside = on_grid(load_volume(mask), first, "mask") != 0
+        notes.append(f"mask from {mask.name}")
+    elif magnitude is not None:
+        inside = np.asarray(magnitude_mask(magnitude))
+        notes.append("mask found from the magnitude: it holds all that gives signal; give brain masks by --derivatives")
+    else:
+        raise UserError("a mask must be in --derivatives where a scan has no magnitude, got none")
+    if not inside.any():
+        raise UserError(f"{mask} must have voxels other than zero, got none")
+    order = np.argsort(told.te)
+    times = tuple(told.te[i] for i in order)
+    notes += more
+    signal = jnp.asarray(signal)[order]
+    return scan_of_echoes(stage, signal, times, told.b0, inside, grid, volume=first, b0_source=b0_source, notes=notes)
+
+
+def told_of(sidecars: Sequence[dict[str, Any]]) -> Told:
+    """Take from the sidecars what a map needs; the centre frequency stands before the nominal field strength.
+
+    Raises:
+      UserError: if something is missing or cannot be.
+    """
+    te: list[float] = []
+    for sidecar in sidecars:
+        value = sidecar.get("EchoTime")
+        times: list[Any] = value if isinstance(value, list) else [value]
+        if not times or not all(_positive(t) for t in times):
+            raise UserError(f"EchoTime must be in the sidecars, above zero, in seconds, got {str(value)[:40]}")
+        te += [float(t) for t in times]
+    if max(te) > 1:
+        raise UserError(f"EchoTime must be in seconds, got {max(te):g}: divide milliseconds by 1000")
+    if len(set(te)) != len(te):
+        raise UserError(f"EchoTime must differ from echo to echo, got {', '.join(f'{t:g}' for t in te)}")
+    first = sidecars[0]
+    nominal, frequency = first.get("MagneticFieldStrength"), first.get("ImagingFrequency")
+    maker = first.get("Manufacturer")
+    maker = maker if isinstance(maker, str) else None
+    if _positive(frequency):
+        b0 = float(frequency) * 1e6 / GAMMA
+        if _positive(nominal) and abs(b0 / float(nominal) - 1) > NOMINAL_APART:
+            raise UserError(
+                f"ImagingFrequency must be in MHz and fit MagneticFieldStrength, got {frequency:g} ({b0:.3g} T) and "
+                f"{nominal:g} T: mend the sidecar"
+            )
+        return Told(tuple(te), b0, "ImagingFrequency", maker)
+    if _positive(nominal):
+        return Told(tuple(te), float(nominal), "MagneticFieldStrength", maker)
+    raise UserError("ImagingFrequency or MagneticFieldStrength must be in the sidecars, got neither")
+
+
+def _positive(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _stack(first: NiftiVolume, paths: Sequence[Path]) -> np.ndarray:
+    """Stack one file an echo, or one file with the echoes on its fourth axis, to (echo, x, y, z)."""
+    if len(paths) == 1:
+        return np.moveaxis(first.data.reshape(*first.shape[:3], -1), -1, 0)
+    rest = [load_volume(path) for path in paths[1:]]
+    if any(v.slope != first.slope or v.intercept != first.intercept for v in rest) and "part-phase" in first.path.name:
+        raise UserError("the phase files must share one scale factor, got several: convert them together")
+    return np.stack([single_volume(first), *(on_grid(v, first, v.path.name) for v in rest)])
+
+
+def _part(run: Run, part: str, first: NiftiVolume, like: np.ndarray) -> np.ndarray:
+    paths = run.parts[part]
+    other = load_volume(paths[0])
+    found = _stack(other, paths)
+    if found.shape != like.shape:
+        raise UserError(f"{part} must have the {like.shape[0]} echoes of {like.shape[1:]}, got {found.shape}")
+    # the rest were held against their first
+    on_grid(dataclasses.replace(other, data=found[0]), first, part)
+    return found

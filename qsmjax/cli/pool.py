@@ -1,0 +1,119 @@
+"""Jobs side by side on one machine, none of which can take the others down.
+
+Each worker is a process of its own (spawned: JAX does not survive a fork) that takes one job after another, so that
+what it compiled serves the next. A job starts when the memory of those that run leaves room for its own. If a worker
+dies (the kernel's out-of-memory killer, say), its job is given once more to a new one, and told as failed if that dies
+too.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from qsmjax.cli.participant import Job, Outcome, work
+
+ATTEMPTS = 2
+
+Work = Callable[[Job], Outcome]
+
+
+class _Worker(NamedTuple):
+    process: Any
+    pipe: Any
+
+
+def run_here(jobs: Sequence[Job], *, workers: int, memory: int, work: Work = work) -> Iterator[Outcome]:
+    """Do jobs on this machine; one worker is this very process.
+
+    Args:
+      jobs: what to do.
+      workers: how many at a time.
+      memory: that all running jobs may take together [bytes].
+      work: does one job, and raises nothing.
+
+    Yields:
+      The outcomes, as they come.
+    """
+    if workers == 1:
+        yield from map(work, jobs)
+        return
+    waiting, attempts = deque(jobs), dict.fromkeys((job.name for job in jobs), 0)
+    idle: list[_Worker] = []
+    busy: dict[_Worker, Job] = {}
+    try:
+        while waiting or busy:
+            while waiting and len(busy) < workers and _fits(waiting[0], busy.values(), memory):
+                job = waiting.popleft()
+                attempts[job.name] += 1
+                idle = [worker for worker in idle if worker.process.is_alive()]
+                worker = idle.pop() if idle else _start(work)
+                worker.pipe.send(job)
+                busy[worker] = job
+            yield from _collect(busy, idle, waiting, attempts)
+    finally:
+        for worker in (*idle, *busy):
+            worker.process.terminate()
+            worker.process.join()
+
+
+def room(limit: int | None = None) -> int:
+    """Return the memory that jobs may take together [bytes]: the limit given, else nine tenths of what is free."""
+    if limit is not None:
+        return limit
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            told = dict(line.split(":", 1) for line in file)
+        return int(0.9 * 1024 * int(told["MemAvailable"].split()[0]))
+    except (OSError, KeyError, ValueError):
+        return int(0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _fits(job: Job, running, memory: int) -> bool:
+    taken = sum(other.memory for other in running)
+    return not taken or taken + job.memory <= memory
+
+
+def _collect(busy: dict[_Worker, Job], idle: list[_Worker], waiting: deque[Job], attempts) -> Iterator[Outcome]:
+    """Wait until a worker has something to say or dies."""
+    ends = {worker.pipe: worker for worker in busy} | {worker.process.sentinel: worker for worker in busy}
+    for worker in {ends[end] for end in multiprocessing.connection.wait(list(ends))}:
+        job = busy.pop(worker)
+        try:
+            outcome = worker.pipe.recv() if worker.pipe.poll() else None
+        except EOFError:
+            outcome = None
+        if outcome is not None:
+            idle.append(worker)
+            yield outcome
+            continue
+        worker.process.join()
+        if attempts[job.name] < ATTEMPTS:
+            waiting.appendleft(job)
+        else:
+            yield Outcome(job.name, "failed", killed(f"exit status {worker.process.exitcode}"))
+
+
+def killed(how: str) -> str:
+    """Say in a line that a worker died twice at one job."""
+    return f"a worker must live through a scan, got {ATTEMPTS} that died ({how}): out of memory? Lower --jobs"
+
+
+def _start(work: Work) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+    process.start()
+    # so that the pipe ends with the worker
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _serve(pipe: Any, work: Work) -> None:
+    try:
+        while True:
+            pipe.send(work(pipe.recv()))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return
