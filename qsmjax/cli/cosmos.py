@@ -5,7 +5,7 @@
 DIR has one folder an orientation, each with a field or phase, and what is known of it:
 
   localfield.nii.gz | totalfield.nii.gz | phase*.nii.gz      the scan, [ppm] if a field
-  mask.nii.gz  magnitude*.nii.gz  params.json                 each optional, as for `qsmjax infer`
+  mask.nii.gz  magnitude*.nii.gz  noise.nii.gz  params.json   each optional, as for `qsmjax infer`
   to_reference.mat                                            optional: FLIRT's matrix, else magnitudes are registered
 
 OUT gets the map in the reference orientation, cosmos_Chimap.nii.gz, with its sidecar and picture, and in OUT/labels for
@@ -15,6 +15,7 @@ each orientation the map turned back to it, with its mask and local field: what 
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ from qsmjax.cli.stages import PRESETS, choose_stages
 from qsmjax.inversion import cosmos
 from qsmjax.io.nifti import SUFFIXES, save_volume
 from qsmjax.io.sidecar import save_json
-from qsmjax.physics.field_map import FieldMap, field_map
+from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import reference
+from qsmjax.registration.field import bring_field
 from qsmjax.registration.flirt import from_flirt, read_flirt, to_flirt, write_flirt
-from qsmjax.registration.resample import resample, resample_mask, turned_b0
+from qsmjax.registration.resample import resample
 from qsmjax.registration.rigid import register_rigid
 from qsmjax.report.figures import three_plane
 
@@ -78,13 +80,14 @@ def run(args: argparse.Namespace) -> int:
     Returns:
       The exit status.
     """
-    folders = _folders(args)
+    folders = orientation_folders(Path(args.folder), args.orientation)
     own = [pair for pair in args.set if not pair.startswith(("field.", "background."))]
     options = parse_settings(own, options_of(cosmos), "cosmos")
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
-    first = _orientation(folders[0], args, None)
-    orientations = [first, *(_orientation(folder, args, first) for folder in folders[1:])]
+    how = {"settings": args.set, "preset": args.preset, "register": not args.no_register, "quiet": args.quiet}
+    first = read_orientation(folders[0], None, **how)
+    orientations = [first, *(read_orientation(folder, first, **how) for folder in folders[1:])]
     on_reference = [bring_to(first, orientation) for orientation in orientations]
     with iterations(cosmos, options, quiet=args.quiet) as reporting:
         solution = cosmos(on_reference, **options, **reporting)
@@ -121,17 +124,7 @@ def bring_to(first: Orientation, other: Orientation) -> FieldMap:
     if other is first:
         return first.local
     source, target = other.scan.volume.affine, first.scan.volume.affine
-    shape = first.local.geometry.shape
-    to = lambda volume: resample(volume, source, target, shape, other.transform)
-    mask = resample_mask(other.local.mask, source, target, shape, other.transform)
-    b0_dir = turned_b0(other.local.geometry.b0_dir, source, target, other.transform)
-    noise = other.local.noise
-    return field_map(
-        to(other.local.field),
-        mask,
-        dataclasses.replace(first.local.geometry, b0_dir=b0_dir),
-        noise=None if noise is None else jnp.maximum(to(noise), jnp.min(jnp.where(other.local.mask, noise, jnp.inf))),
-    )
+    return bring_field(other.local, source, first.local.geometry, target, other.transform)
 
 
 def save_labels(folder: Path, chi: np.ndarray, first: Orientation, orientations: list[Orientation]) -> None:
@@ -147,20 +140,30 @@ def save_labels(folder: Path, chi: np.ndarray, first: Orientation, orientations:
         write_flirt(folder / f"{o.name}_to_reference.mat", matrix)
 
 
-def _folders(args: argparse.Namespace) -> list[Path]:
-    folder = Path(args.folder)
+def orientation_folders(folder: Path, reference: str | None = None, *, least: int = 2) -> list[Path]:
+    """Return the folders of a head's orientations, by name, the reference first.
+
+    Args:
+      folder: holds them.
+      reference: name of the reference orientation's; None for the first.
+      least: how many there must be.
+
+    Raises:
+      UserError: if there are fewer, or no such reference.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} must be a folder with one folder an orientation, got none there")
     found = sorted(path for path in folder.iterdir() if path.is_dir() and _scan_files(path))
-    if len(found) < 2:
+    if len(found) < least:
+        number = "two folders" if least == 2 else f"{least} folder(s)"
         raise UserError(
-            f"{folder} must hold at least two folders with localfield, totalfield or phase files, got {len(found)}"
+            f"{folder} must hold at least {number} with localfield, totalfield or phase files, got {len(found)}"
         )
-    if args.orientation is None:
+    if reference is None:
         return found
-    named = [path for path in found if path.name == args.orientation]
+    named = [path for path in found if path.name == reference]
     if not named:
-        raise UserError(f"--orientation must be one of {', '.join(p.name for p in found)}, got {args.orientation!r}")
+        raise UserError(f"--orientation must be one of {', '.join(p.name for p in found)}, got {reference!r}")
     return named + [path for path in found if path not in named]
 
 
@@ -176,16 +179,38 @@ def _named(folder: Path, word: str) -> list[Path]:
     return sorted(path for path in folder.glob(f"{word}*") if path.name.endswith(SUFFIXES))
 
 
-def _orientation(folder: Path, args: argparse.Namespace, first: Orientation | None) -> Orientation:
+def read_orientation(
+    folder: Path,
+    first: Orientation | None,
+    *,
+    settings: Sequence[str] = (),
+    preset: str = "default",
+    register: bool = True,
+    quiet: bool = True,
+) -> Orientation:
+    """Read one orientation, go through the stages to its local field, and align it with the reference.
+
+    Args:
+      folder: its files.
+      first: the reference; None if this is it.
+      settings: STAGE.KEY=VALUE of the stages before the inversion.
+      preset: their methods.
+      register: whether magnitudes are registered where no matrix is given.
+      quiet: print nothing.
+
+    Raises:
+      UserError: if something is missing or does not fit; the orientation is named.
+    """
     kind, files = _scan_files(folder) or ("", [])
-    words = [str(path) for path in files] + ["--input", kind, "--preset", args.preset, "--quiet"]
-    for flag in ("mask", "magnitude"):
+    words = [str(path) for path in files] + ["--input", kind, "--preset", preset, "--quiet"]
+    flags = ("mask", "magnitude") if kind == "phase" else ("mask", "magnitude", "noise")
+    for flag in flags:
         found = _named(folder, flag)
         words += [f"--{flag}", *(str(path) for path in found)] if found else []
     if (folder / "params.json").is_file():
         words += ["--params", str(folder / "params.json")]
     needed = {"phase": ("field.", "background."), "totalfield": ("background.",)}.get(kind, ())
-    words += [word for pair in args.set if pair.startswith(needed or "-") for word in ("--set", pair)]
+    words += [word for pair in settings if pair.startswith(needed or "-") for word in ("--set", pair)]
     parser = argparse.ArgumentParser()
     infer.add_arguments(parser)
     asked = parser.parse_args(words)
@@ -193,14 +218,14 @@ def _orientation(folder: Path, args: argparse.Namespace, first: Orientation | No
         scan, local = infer.to_local_field(asked, choose_stages(asked))
     except ValueError as error:
         raise UserError(f"orientation {folder.name}: {error}") from error
-    transform, correlation = _transform(folder, scan, first, args)
-    if not args.quiet:
+    transform, correlation = _transform(folder, scan, first, register)
+    if not quiet:
         aligned = "" if correlation is None else f", registered with correlation {correlation:.3f}"
         print(f"{folder.name}: {kind}, {int(local.mask.sum())} voxels{aligned}")
     return Orientation(folder.name, scan, local, transform, correlation)
 
 
-def _transform(folder: Path, scan: Scan, first: Orientation | None, args) -> tuple[np.ndarray, float | None]:
+def _transform(folder: Path, scan: Scan, first: Orientation | None, register: bool) -> tuple[np.ndarray, float | None]:
     if first is None:
         return np.eye(4), None
     fixed, moving = first.scan, scan
@@ -208,7 +233,7 @@ def _transform(folder: Path, scan: Scan, first: Orientation | None, args) -> tup
     if matrix.is_file():
         shapes = moving.volume.shape[:3], fixed.volume.shape[:3]
         return from_flirt(read_flirt(matrix), moving.volume.affine, shapes[0], fixed.volume.affine, shapes[1]), None
-    if args.no_register:
+    if not register:
         return np.eye(4), None
     images = [s.field_map.magnitude for s in (moving, fixed)]
     if images[0] is None or images[1] is None:
