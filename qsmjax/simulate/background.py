@@ -1,16 +1,19 @@
 """What the brain's field lies in: air, bone and neck around it, the shim, and the phase of the coils.
 
-The sources outside are smooth in the brain, so their field is made on the label map's grid and interpolated. The slice
-at each end of the map goes on beyond it, so that the neck does not end at the map.
+Outside its sources a field is harmonic, and every method that removes it goes by that. So it is made of the label map's
+cuboids without ringing (`cuboids`), and read between their centres. The slice at each end of the map goes on beyond it,
+so that the neck does not end at the map.
 """
+
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry_from_affine
 from qsmjax.simulate.anatomy import Anatomy
+from qsmjax.simulate.cuboids import cuboid_field
 from qsmjax.simulate.sample import interpolate
 
 BEYOND = 40
@@ -41,19 +44,36 @@ def background_field(
     air = head.tissues[head.names.index("air")].chi
     source = np.where(head.brain, 0, source) - np.float32(air)
     source = np.pad(source, ((0, 0), (0, 0), (BEYOND, BEYOND)), mode="edge")
-    geometry = geometry_from_affine(head.affine, source.shape)
-    field = np.asarray(forward_field(source, geometry, padding=0.1))[:, :, BEYOND:-BEYOND]
+    field = np.asarray(cuboid_field(source, geometry_from_affine(head.affine, source.shape)))[:, :, BEYOND:-BEYOND]
     to_labels = np.linalg.inv(head.affine) @ affine
-    fine = interpolate(field, to_labels[:3, :3], to_labels[:3, 3], shape, order=3)
-    axes = [np.linspace(-1, 1, n, dtype=np.float32) for n in shape]
-    x, y, z = axes[0][:, None, None], axes[1][:, None], axes[2]
-    terms = [x**0 + 0 * y + 0 * z, x, y, z, x * y, x * z, y * z, x**2 - y**2, 2 * z**2 - x**2 - y**2]
+    # linear, and not cut to the scan's band: either would carry the field within bone and air, which give no signal,
+    # into the brain. A harmonic function is its own mean over a voxel
+    made = interpolate(field, to_labels[:3, :3], to_labels[:3, 3], shape)
+    terms = _second_order(affine, shape)
     inside = np.argwhere(brain)[:: max(1, int(brain.sum()) // 20000)].T
     columns = np.stack([np.broadcast_to(t, shape)[tuple(inside)] for t in terms], -1)
-    weights = np.linalg.lstsq(columns, fine[tuple(inside)], rcond=None)[0]
+    weights = np.linalg.lstsq(columns, made[tuple(inside)], rcond=None)[0]
     residue = np.asarray(jax.random.normal(key, (len(terms),))) * shim
     for term, weight, rest in zip(terms, weights, residue):
-        fine -= np.float32(weight - rest) * term
+        made -= np.float32(weight - rest) * term
+    return made
+
+
+def _second_order(affine: np.ndarray, shape: tuple[int, ...]) -> list[Float[np.ndarray, "..."]]:
+    """Return the harmonic polynomials of second order over a grid, one at half of its longest edge."""
+    size = np.linalg.norm(affine[:3, :3], axis=0)
+    # one length for all axes: x² - y² in units of its own along each would not be harmonic
+    half = max(n * d for n, d in zip(shape, size)) / 2
+    axes = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) * np.float32(d / half) for n, d in zip(shape, size)]
+    x, y, z = axes[0][:, None, None], axes[1][:, None], axes[2]
+    return [x**0 + 0 * y + 0 * z, x, y, z, x * y, x * z, y * z, x**2 - y**2, 2 * z**2 - x**2 - y**2]
+
+
+def at_centres(fine: Float[np.ndarray, "x y z"], factor: Sequence[int]) -> Float[np.ndarray, "_ _ _"]:
+    """Read a volume on a grid that divides voxels by a factor along each axis at the centres of those voxels."""
+    for axis, f in enumerate(factor):
+        parts = np.moveaxis(fine, axis, -1).reshape(*np.delete(fine.shape, axis), -1, f)
+        fine = np.moveaxis(parts[..., (f - 1) // 2 : f // 2 + 1].mean(-1), -1, axis)
     return fine
 
 

@@ -1,7 +1,9 @@
 """An anatomy in the scanner: sampled finer than the voxels, its field and echoes made there, and cut to their band.
 
 Truth, field and signal lose the same part of k-space (`numerics.resample`), so that the discrete dipole of the voxels'
-grid holds between truth and field. The world is the scanner's, B0 along its z; an oblique scan is an oblique grid.
+grid holds between truth and field. What lies around the brain is smooth in it and is read at the voxels' centres: air,
+whose field would ring through the brain if it were cut, gives no signal. The world is the scanner's, B0 along its z; an
+oblique scan is an oblique grid.
 """
 
 import dataclasses
@@ -20,7 +22,7 @@ from qsmjax.physics.geometry import Geometry, geometry_from_affine
 from qsmjax.physics.signal import gradient_echo, r2s_at
 from qsmjax.physics.units import radians_per_ppm
 from qsmjax.simulate.anatomy import Anatomy
-from qsmjax.simulate.background import background_field, coil_phase
+from qsmjax.simulate.background import at_centres, background_field, coil_phase
 from qsmjax.simulate.sample import sample
 
 FINE = 0.55
@@ -151,7 +153,7 @@ def scan(
     if background:
         outside = background_field(shim_key, head, fine.affine, fine.shape, parts.brain, shim=shim)
         total, phase0 = field + outside, coil_phase(shim_key, fine.shape)
-        outer, start = np.asarray(cut(outside)), np.exp(1j * coil_phase(shim_key, grid.shape))
+        outer, start = at_centres(outside, factor), np.exp(1j * coil_phase(shim_key, grid.shape))
     sigma = _reference(head, float(te[0]), b0) / snr
     echo = jax.jit(lambda f, m, r, te: cut(gradient_echo(f, m, r2s_at(r, b0), te=te, b0=b0, phase0=phase0)))
     echoes = np.stack([np.asarray(echo(total, parts.m0, parts.r2s, t)) for t in te])
