@@ -30,13 +30,6 @@ Told = Callable[[str], None]
 REFERENCES = ("truth", "cosmos")
 
 
-def missing(place: Path, orientations: Sequence[str], methods: Sequence[Method]) -> list[tuple[str, str]]:
-    """Return what is left to do: (orientation, method), with ("", "cosmos") for the references."""
-    known = load_json(place / "subject.json") if (place / "subject.json").is_file() else None
-    left = [] if known is not None else [("", "cosmos")]
-    return left + [(o, m.label) for o in orientations for m in methods if not _kept(place / o / f"{m.label}.json", m)]
-
-
 def run_subject(
     place: Path, orientations: Sequence[str], read: Callable[[], list[HeadScan]], methods: Sequence[Method], told: Told
 ) -> None:
@@ -47,7 +40,7 @@ def run_subject(
       orientations: their names, the reference first.
       read: gives its scans in that order; called only if something is left.
       methods: what to run.
-      told: hears of every step that is done.
+      told: hears of every step when it is done, or found done.
 
     Raises:
       ValueError: if the folder was made of other orientations, or there is nothing to judge by.
@@ -61,13 +54,13 @@ def run_subject(
     place.mkdir(parents=True, exist_ok=True)
     if not kept.is_file():
         prepare(place, scans())
-        told("cosmos")
+    told("cosmos")
     for number, orientation in enumerate(orientations):
         for method in methods:
             if not _kept(place / orientation / f"{method.label}.json", method):
                 run_method(place / orientation, scans()[number], method)
                 (place / f"{method.label}.json").unlink(missing_ok=True)
-                told(method.label)
+            told(method.label)
     for label in ("cosmos", *(method.label for method in methods)):
         if not (place / f"{label}.json").is_file() and len(orientations) > 1:
             save_json(place / f"{label}.json", {"Variation": variation(place, label)})
