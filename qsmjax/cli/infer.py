@@ -71,6 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--nan-to-mask", action="store_true", help="take voxels of NaN or infinity out of the mask")
     add("--save-stages", action="store_true", help="keep total field, local field, noise and masks beside the map")
+    add("--report", action="store_true", help="write a page beside the map: figures, viewer, checks, every parameter")
+    add("--labels", metavar="SEG", help="segmentation in FreeSurfer's numbers, for the report's regions")
     add("--no-figure", action="store_true", help="draw no picture")
     add("--quiet", action="store_true", help="say nothing but errors")
     add("--list-methods", action="store_true", help="list the methods with their options and references")
@@ -87,14 +89,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.field:
         raise UserError("FIELD must be given: the field to invert, or phase with --input phase (.nii or .nii.gz)")
+    if args.labels and not args.report:
+        raise UserError("--labels must come with --report, which shows the regions, got it alone: add --report")
     started = time.perf_counter()
     target = output_path(args)
     result = reconstruct(args)
-    write_result(target, result, args, time.perf_counter() - started)
-    for line in result.warnings:
+    for line in write_result(target, result, args, time.perf_counter() - started):
         print(f"warning: {line}", file=sys.stderr)
     if not args.quiet:
-        print(f"chi in {target} ({time.perf_counter() - started:.1f} s)")
+        page = f", {target.name.removesuffix('.gz').removesuffix('.nii')}.html" if args.report else ""
+        print(f"chi in {target}{page} ({time.perf_counter() - started:.1f} s)")
     return 0
 
 
@@ -162,9 +166,10 @@ def to_map(args: argparse.Namespace, stages: Mapping[str, Stage], scan: Scan, lo
         for note in notes:
             print(f"note: {note}")
     region = _region(args, scan, local)
+    labels = on_grid(load_volume(args.labels), scan.volume, "labels") if args.labels else None
     with iterations(invert.run, invert.options, quiet=args.quiet) as reporting:
         solution, mapped = local_field_to_chi(local, invert.run, region=region, **invert.options, **reporting)
-    return Result(scan, stages, local, solution, mapped, notes)
+    return Result(scan, stages, local, solution, mapped, notes, labels)
 
 
 def to_local_field(args: argparse.Namespace, stages: Mapping[str, Stage]) -> tuple[Scan, FieldMap]:

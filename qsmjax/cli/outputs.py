@@ -32,6 +32,7 @@ class Result:
       solution: the map as the inversion gave it.
       mapped: the referenced map.
       notes: what was done that a user should know.
+      labels: a segmentation on the scan's grid, for the report.
     """
 
     scan: Scan
@@ -40,6 +41,7 @@ class Result:
     solution: Solution
     mapped: Referenced
     notes: tuple[str, ...]
+    labels: np.ndarray | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -52,8 +54,11 @@ class Result:
         ]
 
 
-def write_result(target: Path, result: Result, args: argparse.Namespace, seconds: float) -> None:
+def write_result(target: Path, result: Result, args: argparse.Namespace, seconds: float) -> list[str]:
     """Write everything, the map last: where it stands, all that belongs to it stands too.
+
+    Returns:
+      What went less than well, and, where a report was asked for, what is unusual.
 
     Raises:
       OSError: if the folder cannot be written to.
@@ -86,8 +91,24 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
         save_volume(beside(f"{name}.nii.gz"), np.asarray(volume), result.scan.volume)
     described = sidecar(result, args, seconds)
     described["MethodsParagraph"] = methods_paragraph(described)
+    unusual = result.warnings
+    if args.report:
+        from qsmjax.report.page import MapFacts, map_page
+
+        facts = MapFacts(
+            local=result.local,
+            chi=result.mapped.chi,
+            inverted=result.solution.chi,
+            affine=result.scan.volume.affine,
+            sidecar=described,
+            std=result.solution.std,
+            total=result.scan.field_map if "background" in result.stages else None,
+            labels=result.labels,
+        )
+        unusual = map_page(target.with_name(f"{stem}.html"), facts, title=target.name)
     save_json(target.with_name(f"{stem}.json"), described)
     save_volume(target, np.asarray(result.mapped.chi), result.scan.volume)
+    return unusual
 
 
 def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[str, Any]:

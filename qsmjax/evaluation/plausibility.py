@@ -2,33 +2,36 @@
 
 - `field_residual`: what the map's own field leaves of the measured one
 - `border_contact`: how much of the mask ends where the volume ends
+- `rim_excess`: whether background field is left at the mask's edge
 - `harmonic_part`: how much of a field could come from outside the mask
 - `low_frequencies`: whether a field still has the low frequencies that high-pass filters take
 - `tail_balance`: whether the strongest voxels are paramagnetic, as veins and iron are
 
-Each is one number or one volume; what is unusual is a constant beside the function, chosen from measurements by
-`benchmarks/plausibility.py`.
+What is unusual is said by the constants, which were chosen on heads 11 and 12 (`benchmarks/plausibility.py`).
 """
 
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
 BORDER_LIMIT = 0.02
-"""Part of the mask's own rim voxels that may lie on the volume's border."""
+"""Part of the mask's rim that may lie on the volume's border."""
+RIM_LIMIT = 1.5
+"""How much stronger a local field may be at the mask's rim than deep inside: 0.75 to 1.05 without background field."""
 HARMONIC_LIMIT = 0.35
-"""Part of a local field's variance that may be harmonic."""
-HARMONIC_FLOOR = 0.3
-"""Part of a total field's variance that is harmonic at least, unless the phase was high-pass filtered."""
-LOW_LIMIT = 1.0
-"""Least density of a field below 1/80 mm, relative to that between 1/40 and 1/20 mm."""
+"""Part of a local field's variance that may be harmonic: 0.01 to 0.06 in heads, 0.2 in small phantoms."""
+HARMONIC_FLOOR = 0.25
+"""Part of a total field's variance that is harmonic at least: 0.5; below 0.22 after high-pass filters."""
+LOW_LIMIT = 0.5
+"""Least of `low_frequencies` in a local field: 0.7 to 8; below 0.3 after high-pass filters."""
 MOST_SAMPLES = 40_000
 """Voxels that a fit of smooth functions needs: more change no digit that is looked at."""
 
@@ -64,7 +67,7 @@ def field_residual(local: FieldMap, chi: ArrayLike) -> Residual:
       chi: [ppm], zero outside the mask.
     """
     mask, field = np.asarray(local.mask), np.asarray(local.field, np.float64)
-    made = np.asarray(forward_field(chi, local.geometry), np.float64)
+    made = np.asarray(forward_field(np.asarray(chi, np.float32), local.geometry), np.float64)
     rest = np.where(mask, field - made, 0)
     values = rest[mask] - rest[mask].mean()
     rest[mask] = values
@@ -92,7 +95,26 @@ def border_contact(mask: ArrayLike) -> float:
     return float((inside & faces).sum()) / max(rim, 1)
 
 
-def harmonic_part(field: ArrayLike, mask: ArrayLike, geometry: Geometry, *, degree: int = 5) -> float:
+def rim_excess(field: ArrayLike, mask: ArrayLike, geometry: Geometry, *, rim: float = 4.0, deep: float = 10.0) -> float:
+    """Return the standard deviation of a field at the mask's rim over that deep inside; NaN where nothing is deep.
+
+    What a background method leaves falls off steeply from the edge, beside sinus and bone.
+
+    Args:
+      field: [ppm].
+      mask: where it is known.
+      geometry: its grid.
+      rim: depth that counts as the rim [mm].
+      deep: depth beyond which is deep [mm].
+    """
+    inside, values = np.asarray(mask) != 0, np.asarray(field, np.float64)
+    size = np.asarray(geometry.voxel_size, np.float64)
+    depth = distance_transform_edt(np.pad(inside, 1), sampling=size)[1:-1, 1:-1, 1:-1]
+    outer, inner = values[inside & (depth <= rim)], values[depth > deep]
+    return float(outer.std() / inner.std()) if inner.size and inner.std() > 0 else float("nan")
+
+
+def harmonic_part(field: ArrayLike, mask: ArrayLike, geometry: Geometry, *, degree: int = 4) -> float:
     """Return the part of a field's variance over the mask that solid harmonics up to a degree explain.
 
     What lies outside the mask makes a harmonic field inside (Laplace's equation). Sources inside make little of it.
@@ -129,8 +151,11 @@ def low_frequencies(field: ArrayLike, mask: ArrayLike, geometry: Geometry) -> fl
     inside, size = np.asarray(mask) != 0, np.asarray(geometry.voxel_size, np.float64)
     values = np.where(inside, np.asarray(field, np.float64), 0)
     values[inside] -= values[inside].mean()
+    # means over blocks of about 3 mm hold all frequencies that are looked at
+    blocks = [max(1, int(3 / d)) for d in size]
+    values, size = _block_means(values, blocks), size * blocks
     shape = [max(n, int(np.ceil(240 / d))) for n, d in zip(values.shape, size)]
-    power = np.abs(np.fft.rfftn(values, shape)) ** 2
+    power = np.abs(np.fft.rfftn(values, shape, axes=(0, 1, 2))) ** 2
     k = [np.fft.fftfreq(n, d) for n, d in zip(shape[:2], size[:2])] + [np.fft.rfftfreq(shape[2], size[2])]
     radius = np.sqrt(k[0][:, None, None] ** 2 + k[1][:, None] ** 2 + k[2] ** 2)
     low, middle = (radius < 1 / 80), (radius > 1 / 40) & (radius < 1 / 20)
@@ -156,6 +181,13 @@ def tail_balance(chi: ArrayLike, mask: ArrayLike, geometry: Geometry, *, rim: fl
     values = np.asarray(chi, np.float64)[deep if deep.any() else inside]
     low, middle, high = np.percentile(values, (0.5, 50, 99.5))
     return float((high + low - 2 * middle) / ((high - low) or 1))
+
+
+def _block_means(values: NDArray, blocks: Sequence[int]) -> NDArray:
+    """Average over blocks, zeros added where the last one is not full."""
+    padded = np.pad(values, [(0, -n % b) for n, b in zip(values.shape, blocks)])
+    (a, b, c), (x, y, z) = blocks, (n // b for n, b in zip(padded.shape, blocks))
+    return padded.reshape(x, a, y, b, z, c).mean((1, 3, 5))
 
 
 def _solid_harmonics(points: NDArray, degree: int) -> NDArray:

@@ -1,5 +1,6 @@
 """Files in and out: whole or not at all.
 
+- `embedded`: volumes as bytes for a page
 - `aside`: write beside the target, then rename
 - `bids`: the gradient-echo scans of a BIDS dataset, and their sidecars
 - `nifti`: volumes with their affine

@@ -184,7 +184,7 @@ def _draw(pictures, titles, windows, size, units: str, title: str) -> Figure:
         return figure.add_axes((left / wide, bottom / tall, width / wide, height / tall))
 
     def write(x: float, y: float, text: str, **style):
-        figure.text(x / wide, y / tall, text, **{"color": INK, "va": "top", **style})
+        figure.text(x / wide, y / tall, text, **{"color": INK, "va": "top", "parse_math": False, **style})
 
     write(gap, tall - 0.1, title, fontsize=12)
     for row, (planes, label, limits) in enumerate(zip(pictures, titles, windows)):
