@@ -5,6 +5,7 @@
 - `train`: simulated heads or the user's own maps to a network
 - `cosmos`: several orientations of one head to one susceptibility map
 - `simulate`: label maps to scans with their truth
+- `study`, `study_jobs`: methods compared over subjects and head orientations
 
 Parts that the commands share:
 
