@@ -4,8 +4,8 @@
                                [--noise 0.001] [--again] [--figure OUT.png] [--set ismv.radius=4]
 
 LABELS are whole-head label maps (FreeSurfer and SynthSeg numbers: brain, bone, soft tissue, air; 1 mm). The head is
-scanned by `qsmjax.simulate.scan`, sampled below the voxels, with veins and texture; bone, air, neck and a shim's residue
-make the background, which is harmonic in the brain. It is kept in CACHE as .npz. One line a method: NRMSE and xSIM of
+scanned by `qsmjax.simulate.scan`, sampled below the voxels, with veins and texture; bone, air, neck and a shim's
+residue make the background, which is harmonic in the brain. It is kept in CACHE as .npz. One line a method: NRMSE and xSIM of
 the local field on the method's own mask, the part of the brain's mask that it keeps, and the time (of a second run with
 --again, so that compiling is done); then NRMSE and xSIM on the mask common to all. Bars: best default NRMSE <= 17 %,
 xSIM >= 0.955, kept >= 85 %; V-SHARP NRMSE <= 29 %, 8 s.
@@ -80,8 +80,7 @@ def main() -> None:
         brain, results = np.asarray(head.total.mask), {}
         spread = [float(np.std(v[brain])) for v in (np.asarray(head.total.field), head.local)]
         print(
-            f"{path}: {brain.shape}, {brain.sum()} voxels, total field {spread[0]:.4f}, local field {spread[1]:.4f} ppm",
-            flush=True,
+            f"{path}: {brain.shape}, {brain.sum()} voxels, total {spread[0]:.4f}, local {spread[1]:.4f} ppm", flush=True
         )
         for name in args.methods:
             own = [pair.partition(".")[2] for pair in args.set if pair.startswith(f"{name}.")]
