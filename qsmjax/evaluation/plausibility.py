@@ -110,8 +110,9 @@ def rim_excess(field: ArrayLike, mask: ArrayLike, geometry: Geometry, *, rim: fl
     inside, values = np.asarray(mask) != 0, np.asarray(field, np.float64)
     size = np.asarray(geometry.voxel_size, np.float64)
     depth = distance_transform_edt(np.pad(inside, 1), sampling=size)[1:-1, 1:-1, 1:-1]
-    outer, inner = values[inside & (depth <= rim)], values[depth > deep]
-    return float(outer.std() / inner.std()) if inner.size and inner.std() > 0 else float("nan")
+    # a rim thinner than a voxel would hold none
+    outer, inner = values[inside & (depth <= max(rim, size.max()))], values[depth > deep]
+    return float(outer.std() / inner.std()) if outer.size and inner.size and inner.std() > 0 else float("nan")
 
 
 def harmonic_part(field: ArrayLike, mask: ArrayLike, geometry: Geometry, *, degree: int = 4) -> float:

@@ -63,7 +63,7 @@ class Page:
 
     def screenshot(self, path: pathlib.Path | None = None, clip: dict | None = None) -> bytes:
         """Take a picture (PNG) of what is in view, or of a part of the page: x, y, width, height."""
-        part = {} if clip is None else {"clip": {**clip, "scale": 1}, "captureBeyondViewport": True}
+        part = {} if clip is None else {"clip": {"scale": 1, **clip}, "captureBeyondViewport": True}
         data = base64.b64decode(self.call("Page.captureScreenshot", {"format": "png", **part})["data"])
         if path is not None:
             path.write_bytes(data)
