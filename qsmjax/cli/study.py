@@ -28,11 +28,11 @@ from qsmjax.cli.errors import UserError
 from qsmjax.cli.infer import positive
 from qsmjax.cli.simulate import label_files
 from qsmjax.cli.study_jobs import SubjectJob, named_orientations, resolve_method, run_jobs
+from qsmjax.io.lock import locked
 from qsmjax.io.sidecar import load_json, save_json
 from qsmjax.simulate.posture import ORIENTATIONS
 from qsmjax.simulate.scan import FINE
 from qsmjax.study.cohort import Cohort, subject_name
-from qsmjax.training.checkpoint import locked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qsmjax.cli.errors import UserError
+from qsmjax.io.lock import locked
 from qsmjax.training import hosts
-from qsmjax.training.checkpoint import Checkpoints, locked
+from qsmjax.training.checkpoint import Checkpoints
 from qsmjax.training.config import PRESETS, TrainConfig, preset, with_settings
 from qsmjax.training.data import Drawn, Maps, Patches, Source
 from qsmjax.training.files import load_maps

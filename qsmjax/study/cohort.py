@@ -25,7 +25,7 @@ from qsmjax.simulate.anatomy import Anatomy, anatomy
 from qsmjax.simulate.drawn_labels import drawn_labels
 from qsmjax.simulate.lesions import PARTS, Lesion
 from qsmjax.simulate.posture import moved, posture
-from qsmjax.simulate.scan import FINE, Scan, grid_around, scan
+from qsmjax.simulate.scan import FINE, Grid, Scan, grid_around, scan
 
 LESIONS = (
     Lesion("haemorrhage"),
@@ -117,19 +117,19 @@ def simulate_lesions(folder: Path, cohort: Cohort, index: int) -> None:
     made = _scan(dataclasses.replace(cohort, phase=False), index, head, ILL)
     with _whole(place) as aside:
         _write(aside, made, dataclasses.replace(cohort, phase=False))
-        _save(aside / "lesions.nii.gz", lesion_map(head, made), made)
+        _save(aside / "lesions.nii.gz", lesion_map(head, made.grid, made.mask), made)
 
 
-def lesion_map(head: Anatomy, made: Scan) -> np.ndarray:
+def lesion_map(head: Anatomy, grid: Grid, mask: np.ndarray) -> np.ndarray:
     """Number the voxels of the lesions: 10 · kind + running number, kinds in the order of `KINDS`; 0 for none.
 
     A voxel belongs to a lesion if its centre lies in one of its balls.
     """
     parts = [PARTS[lesion.kind] for lesion in LESIONS]
     balls = [values[len(values) - sum(parts) :] for values in head.balls]
-    index = np.stack(np.meshgrid(*[np.arange(n) for n in made.grid.shape], indexing="ij"), -1)
-    world = index @ made.grid.affine[:3, :3].T + made.grid.affine[:3, 3]
-    numbers = np.zeros(made.grid.shape, np.int32)
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), -1)
+    world = index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+    numbers = np.zeros(grid.shape, np.int32)
     owner = np.repeat(np.arange(len(LESIONS)), parts)
     seen: dict[str, int] = {}
     codes = []
@@ -138,7 +138,7 @@ def lesion_map(head: Anatomy, made: Scan) -> np.ndarray:
         codes.append(10 * (KINDS.index(lesion.kind) + 1) + seen[lesion.kind])
     for centre, radius, which in zip(balls[0], balls[1], owner):
         numbers[np.linalg.norm(world - centre, axis=-1) <= radius] = codes[which]
-    return np.where(made.mask, numbers, 0)
+    return np.where(mask, numbers, 0)
 
 
 def _scan(cohort: Cohort, index: int, head: Anatomy, stream: int) -> Scan:

@@ -7,9 +7,7 @@ Orbax writes a checkpoint aside and renames it, so one that was cut off is not o
 they agree when it is whole. A lock keeps a second run out.
 """
 
-import contextlib
-import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,23 +71,6 @@ class Checkpoints:
     def close(self) -> None:
         """Let go of the folder."""
         self._manager.close()
-
-
-@contextlib.contextmanager
-def locked(workdir: str | Path) -> Iterator[None]:
-    """Hold the work folder for this process.
-
-    Raises:
-      ValueError: if another run holds it.
-    """
-    folder = Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"{folder} must belong to one run, got another at work in it: choose another") from error
-        yield
 
 
 LICENCE = "of whoever trained it, as far as the terms of the training data allow"

@@ -58,13 +58,12 @@ def table(out, name):
 
 
 def test_two_orientations_on_two_grids_are_compared_and_added_to(tmp_path):
-    for subject in ("s1", "s2"):
-        write_subject(tmp_path / "data" / subject)
-    words = ["--data", str(tmp_path / "data"), *QUICK]
+    write_subject(tmp_path / "s1")
+    words = ["--data", str(tmp_path / "s1"), *QUICK]
     out = tmp_path / "out"
     assert run_command("study", [str(out), "--methods", "one=tkd,two=tkd", *words]) == 0
     rows = [r for r in table(out, "tests_truth") if r["methods"] == "one - two"]
-    assert len(rows) == 5 and all(float(r["p"]) == 1 and float(r["d_z"]) == 0 and r["subjects"] == "2" for r in rows)
+    assert len(rows) == 5 and all(float(r["p"]) == 1 and float(r["d_z"]) == 0 and r["subjects"] == "1" for r in rows)
     assert all(float(r["p (Holm)"]) == 1 for r in rows)
     merit = {r["method"]: r for r in table(out, "metrics_truth")}
     assert float(merit["cosmos"]["NRMSE [%] mean"]) < float(merit["one"]["NRMSE [%] mean"])
@@ -84,7 +83,7 @@ def test_two_orientations_on_two_grids_are_compared_and_added_to(tmp_path):
     assert "| soft |" in (out / "study.md").read_text()
     points = [r for r in table(out, "every_scan") if r["method"] == "soft" and r["metric"] == "nrmse"]
     assert {(r["subject"], r["orientation"], r["against"]) for r in points} == {
-        (s, o, r) for s in ("s1", "s2") for o in ("a", "b") for r in ("truth", "cosmos")
+        ("s1", o, r) for o in ("a", "b") for r in ("truth", "cosmos")
     }
 
 
@@ -143,10 +142,9 @@ def test_a_simulated_subject_goes_through_and_its_cohort_is_kept(tmp_path, capsy
     labels = np.select([(x - 1.5) ** 2 + y**2 + z**2 < 3, r < 3.5, r < 5], [11, 2, 3], 0).astype(np.float32)
     save_volume(tmp_path / "head.nii.gz", labels, new_volume(labels, np.diag([4.0, 4.0, 4.0, 1.0])))
     words = ["--labels", str(tmp_path / "head.nii.gz"), "--voxel-size", "4", "4", "4", "--fine", "2"]
-    words += ["--orientations", "2", "--methods", "tkd", *QUICK[:2]]
+    words += ["--orientations", "2", "--methods", "tkd", "--no-lesions", *QUICK]
     out = tmp_path / "out"
-    assert run_command("study", [str(out), *words, "--lambda-subjects", "0"]) == 0
-    assert {r["lesion"] for r in table(out, "lesions")} <= {"haemorrhage", "calcification", "microbleed", "plaque"}
+    assert run_command("study", [str(out), *words]) == 0
     # the matrix that is written brings one truth onto the other
     a, b = (load_volume(out / "maps" / "sub-01" / f"orient-{i}" / "truth_Chimap.nii.gz") for i in (1, 2))
     transform = np.asarray(json.loads((out / "maps" / "sub-01" / "subject.json").read_text())["Transforms"][1])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from qsmjax.cli.main import run_command
+from qsmjax.io.lock import locked
 from qsmjax.io.nifti import new_volume, save_volume
-from qsmjax.training.checkpoint import load_for_inference, locked
+from qsmjax.training.checkpoint import load_for_inference
 
 SMALL = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=2", "steps=2", "validate_every=1", "checkpoint_every=2"]
 

@@ -10,6 +10,9 @@ from qsmjax.physics.geometry import geometry
 from qsmjax.registration.resample import resample
 from qsmjax.simulate.anatomy import anatomy
 from qsmjax.simulate.drawn_labels import drawn_labels
+from qsmjax.simulate.lesions import PARTS
+from qsmjax.simulate.scan import Grid
+from qsmjax.study.cohort import LESIONS, lesion_map
 from qsmjax.study.comparison import over_orientations, through_zero
 from qsmjax.study.lesions import measure
 from qsmjax.study.scans import REGIONS, number_regions
@@ -91,3 +94,14 @@ def test_a_drawn_label_map_has_every_region_that_freesurfer_names():
     there = {head.names[i] for i in np.unique(head.classes)}
     assert {"cortex", "white", "caudate", "putamen", "pallidum", "thalamus", "red_nucleus", "dentate"} <= there
     assert 700e3 < head.brain.sum() * 27 < 1.9e6
+
+
+def test_the_map_of_lesions_finds_the_balls_again():
+    labels, affine = drawn_labels(jax.random.key(1), 3.0)
+    head = anatomy(jax.random.key(1), labels, affine, veins=2, lesions=LESIONS)
+    numbers = lesion_map(head, Grid(labels.shape, affine), head.brain)
+    assert {11, 21, 41, 42} <= set(np.unique(numbers)) <= {0, 11, 21, 31, 32, 41, 42}
+    # the haemorrhage is the first lesion: five balls about one centre
+    first = len(head.balls.radius) - sum(PARTS[lesion.kind] for lesion in LESIONS)
+    middle = np.argwhere(numbers == 11).mean(0) @ affine[:3, :3].T + affine[:3, 3]
+    assert np.linalg.norm(middle - head.balls.centre[first]) < head.balls.radius[first]

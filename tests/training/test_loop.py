@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
+from qsmjax.io.lock import locked
 from qsmjax.models.build import build
 from qsmjax.models.scaling import Scaling, predict
 from qsmjax.training import journal, loop
-from qsmjax.training.checkpoint import Checkpoints, load_for_inference, locked
+from qsmjax.training.checkpoint import Checkpoints, load_for_inference
 from qsmjax.training.config import TrainConfig, with_settings
 from qsmjax.training.data import Maps, Patches
 from qsmjax.training.record import read_rows
