@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qsmjax.inference.card import check_card
 from qsmjax.inference.regrid import Regrid, plan
 from qsmjax.inference.tiles import apply_tiled
 from qsmjax.inversion.solution import Solution
@@ -22,7 +23,6 @@ from qsmjax.numerics.box import bounding_box
 from qsmjax.physics.field_map import FieldMap
 
 WEIGHTS = "weights.safetensors"
-NEEDED = ("name", "network", "scaling", "voxel_size", "b0_dir")
 
 
 class Network(NamedTuple):
@@ -56,9 +56,7 @@ def load_network(path: str | Path) -> Network:
     if not file.is_file():
         raise FileNotFoundError(f"{path} must hold {WEIGHTS}, got none: train there first, or wait for its first save")
     variables, card = load_weights(file)
-    missing = [key for key in NEEDED if key not in card]
-    if missing:
-        raise ValueError(f"{file} must say its {', '.join(NEEDED)}, got a card without {missing[0]}: export it again")
+    check_card(file, card)
     network = build(card["network"])
     scaling = Scaling(**card["scaling"])
     stride = 2 ** int(getattr(network, "depth", 0))

@@ -80,6 +80,8 @@ def load_volume(path: str | Path) -> NiftiVolume:
         _check_voxel_size(path, type(image.header))
         data = np.asarray(image.dataobj, np.float32)
         affine = np.asarray(image.affine, np.float64)
+        if not np.isfinite(affine).all():
+            raise ValueError(f"{path} must have a finite affine, got NaN or infinity: mend its header's sform or qform")
     except PermissionError:
         raise
     except UNREADABLE as error:
