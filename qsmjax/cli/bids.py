@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     sessions = [check_label("--session-label", text, "ses") for text in args.session_label]
     if args.jobs < 1:
         raise UserError(f"--jobs must be 1 or more, got {args.jobs}")
-    root, out = Path(args.bids_dir), Path(args.out_dir)
+    # whole paths: another machine has another working directory
+    root, out = Path(args.bids_dir).absolute(), Path(args.out_dir).absolute()
     for folder in args.derivatives:
         if not Path(folder).is_dir():
             raise UserError(f"--derivatives must be folders, got {folder}")
@@ -133,7 +134,8 @@ def _participants(runs: list[Run], root: Path, out: Path, args: argparse.Namespa
         raise UserError(f"{root} must hold MEGRE, T2starw or GRE with phase, or real and imaginary parts, got none")
     methods = {key: getattr(args, key) for key in ("preset", "method", "set", "workdir", "phase_units", "reference")}
     methods["set"] = tuple(methods["set"])
-    derivatives = tuple(Path(folder) for folder in args.derivatives)
+    methods["workdir"] = args.workdir and str(Path(args.workdir).absolute())
+    derivatives = tuple(Path(folder).absolute() for folder in args.derivatives)
     settings = Settings(root, out, derivatives, methods, args.again, not args.no_figure, args.save_stages)
     # an option that is wrong is wrong for all
     choose_stages(settings.arguments(runs[0]))

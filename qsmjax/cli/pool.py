@@ -97,8 +97,8 @@ def _collect(busy: dict[_Worker, Job], idle: list[_Worker], waiting: deque[Job],
 
 
 def killed(how: str) -> str:
-    """Say in a line that a worker died twice at one job."""
-    return f"a worker must live through a scan, got {ATTEMPTS} that died ({how}): out of memory? Lower --jobs"
+    """Say in a line that workers died at one job, again and again."""
+    return f"a worker must live through a scan, got several that died ({how}): out of memory? Run fewer at a time"
 
 
 def _start(work: Work) -> _Worker:

@@ -56,7 +56,6 @@ def make_dataset(root):
     tell(root / "dataset_description.json", Name="Six heads", BIDSVersion="1.10.0", License="CC0", Authors=["A", "B"])
     for suffix in ("MEGRE", "T2starw"):
         tell(root / f"{suffix}.json", MagneticFieldStrength=3, ImagingFrequency=123.2, Manufacturer="Siemens")
-        tell(root / f"part-phase_{suffix}.json", Units="rad")
     truth = {}
     for number, tilt in (("01", 0), ("02", 25), ("04", 0), ("05", 0)):
         affine, chi, mask, signal = head(tilt, seed=int(number))
@@ -66,7 +65,7 @@ def make_dataset(root):
             for i, (te, echo) in enumerate(zip(TE, data), 1):
                 stem = root / f"sub-{number}" / "anat" / f"sub-{number}_echo-{i}_part-{part}_MEGRE"
                 write(stem.with_name(stem.name + ".nii.gz"), echo, affine)
-                tell(stem.with_name(stem.name + ".json"), EchoTime=te)
+                tell(stem.with_name(stem.name + ".json"), EchoTime=te, Units="rad" if part == "phase" else "arbitrary")
     cut = root / "sub-05" / "anat" / "sub-05_echo-2_part-phase_MEGRE.nii.gz"
     cut.write_bytes(cut.read_bytes()[:9000])
     affine, chi, mask, signal = head(te=TE[1:2], seed=3)
@@ -75,10 +74,11 @@ def make_dataset(root):
     write(stem.with_name(stem.name + ".nii.gz"), np.angle(signal[0]), affine)
     write(stem.with_name("sub-03_part-mag_T2starw.nii.gz"), np.abs(signal[0]), affine)
     tell(stem.with_name("sub-03_T2starw.json"), EchoTime=TE[1])
+    tell(stem.with_name(stem.name + ".json"), Units="rad")
     affine, chi, mask, signal = head(seed=6)
     truth["sub-06_ses-a_run-1"] = chi, mask
     anat = root / "sub-06" / "ses-a" / "anat"
     for part, data in (("phase", np.angle(signal)), ("mag", np.abs(signal))):
         write(anat / f"sub-06_ses-a_run-1_part-{part}_T2starw.nii", np.moveaxis(data, 0, -1), affine)
-        tell(anat / f"sub-06_ses-a_run-1_part-{part}_T2starw.json", EchoTime=list(TE))
+        tell(anat / f"sub-06_ses-a_run-1_part-{part}_T2starw.json", EchoTime=list(TE), Units="rad")
     return truth

@@ -1,0 +1,189 @@
+"""`qsmjax bids` on six simulated subjects, on a real scheduler with worker processes, one of which is killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bids_dataset import make_dataset
+
+from qsmjax.cli.bids_scan import told_of
+from qsmjax.cli.main import main
+from qsmjax.io.nifti import load_volume
+from qsmjax.io.sidecar import load_json
+
+METHODS = ("--set", "background.method=joint", "--method", "tkd")
+"""Spheres take too much off so small a head."""
+
+
+def bids(root, out, *words, level="participant"):
+    return main(["bids", str(root), str(out), level, *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bids") / "raw"
+    return root, make_dataset(root)
+
+
+@pytest.fixture(scope="module")
+def cohort(dataset, tmp_path_factory):
+    """The derivatives, made by two workers of which one is killed at its work, and what was said."""
+    distributed = pytest.importorskip("distributed")
+    out = tmp_path_factory.mktemp("derivatives") / "out"
+    script = (Path(sys.executable).with_name("qsmjax"), "bids", dataset[0], out, "participant", *METHODS)
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit="3GiB"
+    ) as cluster:
+        killer = threading.Thread(target=kill_one_at_work, args=(cluster, out))
+        killer.start()
+        told = subprocess.run(
+            [*map(str, script), "--scheduler", cluster.scheduler_address], capture_output=True, text=True, check=False
+        )
+        killer.join()
+        killed = killer.killed if hasattr(killer, "killed") else None
+    return out, told, killed
+
+
+def kill_one_at_work(cluster, out):
+    """Wait for the first map, then kill a worker that has a scan in hand."""
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit:
+        if any(out.glob("sub-*/anat/*_Chimap.nii.gz")):
+            for nanny in list(cluster.workers.values()):
+                state = cluster.scheduler.workers.get(nanny.worker_address)
+                if state and state.processing:
+                    os.kill(nanny.pid, signal.SIGKILL)
+                    threading.current_thread().killed = list(state.processing)
+                    return
+        time.sleep(0.01)
+
+
+def test_a_killed_worker_loses_nothing(cohort):
+    out, told, killed = cohort
+    assert killed, "no worker was at work as the first map stood"
+    assert told.returncode == 1, told.stderr
+    assert "5 maps made, 0 skipped, 1 failed, of 6 scans" in told.stdout
+    assert len(list(out.glob("**/*_Chimap.nii.gz"))) == 5
+
+
+def test_the_broken_one_has_its_reason_in_one_line(cohort):
+    out, told, _ = cohort
+    failed = [line for line in told.stderr.splitlines() if "failed" in line]
+    assert len(failed) == 1 and failed[0].startswith("sub-05: failed: ") and "whole NIfTI file" in failed[0]
+    assert "whole NIfTI file" in (out / "logs" / "sub-05.txt").read_text()
+    assert not list(out.glob("sub-05/anat/*.nii.gz"))
+
+
+def test_maps_are_right_on_their_own_grids(cohort, dataset):
+    root, truth = dataset
+    for stem, (chi, _) in truth.items():
+        if stem == "sub-05":
+            continue
+        (path,) = cohort[0].glob(f"**/{stem}_Chimap.nii.gz")
+        found = load_volume(path)
+        kept = load_volume(path.with_name(f"{stem}_desc-qsm_mask.nii.gz")).data > 0
+        assert np.corrcoef(found.data[kept], chi[kept])[0, 1] > 0.8, stem
+        image = next((root / path.relative_to(cohort[0]).parent).glob(f"{stem}*_part-*.nii*"))
+        np.testing.assert_array_equal(found.affine, load_volume(image).affine)
+
+
+def test_sidecars_say_where_a_map_came_from(cohort):
+    told = load_json(cohort[0] / "sub-02" / "anat" / "sub-02_Chimap.json")
+    np.testing.assert_allclose(told["MagneticFieldStrength"], 123.2 / 42.577478518)
+    np.testing.assert_allclose(told["B0Direction"], [0, np.sin(np.radians(25)), np.cos(np.radians(25))], atol=1e-6)
+    assert told["EchoTime"] == [0.004, 0.01, 0.018] and told["Units"] == "ppm"
+    assert told["Sources"][0] == "bids:raw:sub-02/anat/sub-02_echo-1_part-mag_MEGRE.nii.gz"
+    noise = load_volume(cohort[0] / "sub-02" / "fmap" / "sub-02_desc-noise_fieldmap.nii.gz").data
+    assert 0 < np.median(noise[noise > 0]) < 0.01 * 123.2  # Hz
+
+
+def test_the_derivative_passes_the_validator(cohort):
+    validator = Path(sys.executable).with_name("bids-validator-deno")
+    if not validator.exists():
+        pytest.skip("no bids-validator-deno")
+    command = [validator, "--format", "json", cohort[0]]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+    assert not [issue for issue in told["issues"]["issues"] if issue["severity"] == "error"]
+
+
+def test_finished_scans_are_skipped_and_others_told_apart(cohort, dataset, capsys):
+    before = (cohort[0] / "sub-01" / "anat" / "sub-01_Chimap.nii.gz").stat().st_mtime_ns
+    assert bids(dataset[0], cohort[0], *METHODS, "--participant-label", "sub-01", "02") == 0
+    assert "0 maps made, 2 skipped, 0 failed" in capsys.readouterr().out
+    assert bids(dataset[0], cohort[0], *METHODS, "--reference", "none", "--participant-label", "01") == 0
+    assert "other settings: --again" in capsys.readouterr().out
+    assert (cohort[0] / "sub-01" / "anat" / "sub-01_Chimap.nii.gz").stat().st_mtime_ns == before
+
+
+def test_masks_come_from_the_derivatives_that_are_named(cohort, dataset, tmp_path, capsys):
+    out = tmp_path / "out"
+    masks = tmp_path / "masks" / "sub-01" / "anat"
+    masks.mkdir(parents=True)
+    shutil.copy(cohort[0] / "sub-01/anat/sub-01_desc-qsm_mask.nii.gz", masks / "sub-01_desc-brain_mask.nii.gz")
+    words = ("--participant-label", "01", "--derivatives", tmp_path / "masks", "--no-figure", "--save-stages")
+    assert bids(dataset[0], out, *METHODS, *words) == 0
+    told = load_json(out / "sub-01/anat/sub-01_Chimap.json")
+    assert "mask from sub-01_desc-brain_mask.nii.gz" in told["Notes"] and told["SkullStripped"]
+    assert (out / "sub-01/fmap/sub-01_desc-local_fieldmap.nii.gz").exists() and not (out / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--participant-label", "../../etc"], "letters and digits"),
+        (["--session-label", "a/../.."], "letters and digits"),
+        (["--participant-label", "99"], "sub-99 must be a folder"),
+        (["--session-label", "zz"], "got none"),
+        (["--jobs", "0"], "--jobs must be 1 or more"),
+        (["--method", "tkdd"], "did you mean tkd"),
+        (["--derivatives", "nowhere"], "--derivatives must be folders"),
+        (["--scheduler", "tcp://127.0.0.1:9"], "--scheduler must be the address"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(dataset, tmp_path, words, message, capsys, monkeypatch):
+    if words[0] == "--scheduler":
+        cluster = pytest.importorskip("qsmjax.cli.cluster")
+        reach = cluster.run_on_cluster
+        monkeypatch.setattr(cluster, "run_on_cluster", lambda jobs, address: reach(jobs, address, timeout=0.2))
+    assert bids(dataset[0], tmp_path / "out", *words) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not list((tmp_path / "out").glob("sub-*"))
+
+
+def test_nothing_is_written_through_links_or_into_other_datasets(dataset, tmp_path, capsys):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    out.mkdir()
+    (out / "sub-03").symlink_to(elsewhere)
+    assert bids(dataset[0], out, *METHODS, "--participant-label", "03") == 1
+    assert "got a link to" in capsys.readouterr().err and not list(elsewhere.iterdir())
+    assert bids(dataset[0], dataset[0]) == 2
+    (elsewhere / "dataset_description.json").write_text('{"GeneratedBy": [{"Name": "other"}]}')
+    assert bids(dataset[0], elsewhere) == 2
+    assert "another dataset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sidecars", "message"),
+    [
+        ([{"MagneticFieldStrength": 3}], "EchoTime must be in the sidecars"),
+        ([{"EchoTime": 4, "MagneticFieldStrength": 3}], "must be in seconds"),
+        ([{"EchoTime": 0.01, "MagneticFieldStrength": 3}] * 2, "must differ"),
+        ([{"EchoTime": 0.01}], "got neither"),
+        ([{"EchoTime": 0.01, "MagneticFieldStrength": 3, "ImagingFrequency": 123.2e6}], "must be in MHz"),
+        ([{"EchoTime": True, "MagneticFieldStrength": 3}], "EchoTime must be in the sidecars"),
+        ([{"EchoTime": [], "MagneticFieldStrength": 3}], "EchoTime must be in the sidecars"),
+    ],
+)
+def test_sidecars_that_cannot_be_are_refused(sidecars, message):
+    with pytest.raises(ValueError, match=message):
+        told_of(sidecars)
