@@ -88,7 +88,8 @@ def parse_value(key: str, text: str, kind: Any) -> Any:
             raise UserError(
                 f"--set {key} must be {'a whole number' if kind is int else 'a number'}, got {text!r}"
             ) from None
-        if not math.isfinite(value):
-            raise UserError(f"--set {key} must be finite, got {text!r}")
+        # the range of what computes with it: Python's whole numbers have none
+        if not (abs(value) < 2**31 if kind is int else math.isfinite(value)):
+            raise UserError(f"--set {key} must be {'below 2147483648' if kind is int else 'finite'}, got {text[:40]!r}")
         return value
     return text

@@ -24,7 +24,7 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     """
     options = dict(config)
     name = options.pop("name", None)
-    if name not in NETWORKS:
+    if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(f"name must be one of {', '.join(NETWORKS)}, got {name!r}")
     network = NETWORKS[name]
     known = [key for key in network.__dataclass_fields__ if key not in ("parent", "name")]
@@ -32,9 +32,25 @@ def build(config: Mapping[str, Any]) -> nn.Module:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, 1) or [", ".join(known)]
             raise ValueError(f"{name} must be given options that it has, got {key!r}: {nearest[0]}?")
+        if key != "dtype":
+            _check_kind(key, options[key], network.__dataclass_fields__[key].default)
     if options.get("activation", "relu") not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {options['activation']!r}")
     dtype = options.pop("dtype", "float32")
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     return network(**options, dtype=DTYPES[dtype])
+
+
+def _check_kind(key: str, value: Any, default: Any) -> None:
+    """Check that an option is of its default's kind: a card out of a file may say anything."""
+    if isinstance(default, bool | str):
+        fits = isinstance(value, type(default))
+    elif isinstance(default, int | float):
+        # a float may be written as a whole number; a size beyond this one is none that a network has
+        kinds = int if isinstance(default, int) else (int, float)
+        fits = isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value <= 4096
+    else:
+        return
+    if not fits:
+        raise ValueError(f"{key} must be of the kind of {default!r}, got {str(value)[:80]!r}: export the network again")

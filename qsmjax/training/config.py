@@ -236,6 +236,9 @@ def _checked_scalar(key: str, value: Any, kind: type) -> Any:
     if not fits:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
         raise ValueError(f"{key} must be {names[kind]}, got {value!r}")
+    # Python's whole numbers have no end, but what computes with them has
+    if isinstance(value, int) and abs(value) >= 2**31:
+        raise ValueError(f"{key} must be below 2147483648, got a number of {len(str(abs(value)))} digits")
     return kind(value)
 
 
