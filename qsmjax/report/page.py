@@ -93,11 +93,12 @@ def warnings(facts: MapFacts, residual: Residual) -> list[str]:
         )
     rim = plausibility.rim_excess(local.field, local.mask, local.geometry)
     harmonic = plausibility.harmonic_part(local.field, local.mask, local.geometry)
+    cure = "--input totalfield" if total is None else "another --set background.method="
     if rim > plausibility.RIM_LIMIT or harmonic > plausibility.HARMONIC_LIMIT:
         found.append(
             f"background field is left: the local field is {rim:.1f} times as strong at the mask's rim as deep inside "
             f"(usual: below {plausibility.RIM_LIMIT}), and {harmonic:.0%} of it is harmonic (below "
-            f"{plausibility.HARMONIC_LIMIT:.0%}): use --input totalfield, another background method, or a smaller mask"
+            f"{plausibility.HARMONIC_LIMIT:.0%}): use {cure}, or a smaller mask"
         )
     found += _filtered(facts)
     contrast = None if facts.labels is None else expected.deep_grey_contrast(facts.chi, facts.labels, local.mask)
