@@ -5,10 +5,11 @@
 
 LABELS are whole-head label maps (FreeSurfer and SynthSeg numbers: brain, bone, soft tissue, air; 1 mm). The head is
 scanned by `qsmjax.simulate.scan`, sampled below the voxels, with veins and texture; bone, air, neck and a shim's
-residue make the background, which is harmonic in the brain. It is kept in CACHE as .npz. One line a method: NRMSE and xSIM of
-the local field on the method's own mask, the part of the brain's mask that it keeps, and the time (of a second run with
---again, so that compiling is done); then NRMSE and xSIM on the mask common to all. Bars: best default NRMSE <= 17 %,
-xSIM >= 0.955, kept >= 85 %; V-SHARP NRMSE <= 29 %, 8 s.
+residue make the background, which is harmonic in the brain. It is kept in CACHE as .npz.
+
+One line a method: NRMSE and xSIM of the local field on the method's own mask, the part of the brain's mask that it
+keeps, and the time (of a second run with --again, so that compiling is done); then NRMSE and xSIM on the mask common to
+all. Bars: best default NRMSE <= 17 %, xSIM >= 0.955, kept >= 85 %; V-SHARP NRMSE <= 29 %, 8 s.
 """
 
 import argparse

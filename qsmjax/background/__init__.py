@@ -3,6 +3,7 @@
 - `dipoles`: sources inside and outside fitted together (`joint`), or outside alone (`pdf`)
 - `sharp`: spherical means (`v_sharp`, `sharp`, `resharp`)
 - `boundary`: the harmonic function that meets the field at the mask's edge (`ismv`, `lbv`)
+- `edge`: voxels beside air whose field is not to be believed
 - `frame`: the padded box in which they run
 
 Every method is `name(field_map, *, options) -> FieldMap`, whose mask is where the local field is valid.

@@ -9,6 +9,7 @@ regularised (RESHARP). Radii are in mm; the mask shrinks by the smallest.
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from qsmjax.background.edge import STEEPEST, beside_the_skull, steep_voxels
 from qsmjax.background.frame import Local, in_frame
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
@@ -21,13 +22,16 @@ RADII = tuple(float(r) for r in range(12, 1, -1))
 """Radii [mm]: the consensus' 12 to 1 voxels at 1 mm, less the smallest, since it erodes the mask by a voxel first."""
 
 
-def v_sharp(field_map: FieldMap, *, radii: tuple[float, ...] = RADII, threshold: float = 0.05) -> FieldMap:
+def v_sharp(
+    field_map: FieldMap, *, radii: tuple[float, ...] = RADII, threshold: float = 0.05, steepest: float = STEEPEST
+) -> FieldMap:
     """Remove the background by spherical means, the largest ball that fits at each voxel (V-SHARP).
 
     Args:
       field_map: the total field.
       radii: of the balls [mm]; the consensus names 12 to 1 voxels in a mask eroded by one, the QSMnet paper 12 mm.
       threshold: where |1 - S| of the largest ball is below it, the local field has no such frequency.
+      steepest: rise of the field from voxel to voxel that is still believed near the skull [ppm].
 
     Returns:
       The local field, on the mask less the smallest radius.
@@ -37,7 +41,7 @@ def v_sharp(field_map: FieldMap, *, radii: tuple[float, ...] = RADII, threshold:
       Wu et al., Magn. Reson. Med. 67:137 (2012), doi:10.1002/mrm.23000.
       Bilgic et al., Magn. Reson. Med. 91:1834 (2024), doi:10.1002/mrm.30006 (consensus).
     """
-    options = {"radii": tuple(float(r) for r in radii), "threshold": float(threshold)}
+    options = {"radii": tuple(float(r) for r in radii), "threshold": float(threshold), "steepest": float(steepest)}
     return in_frame(remove_v_sharp, field_map, options)
 
 
@@ -88,11 +92,19 @@ def resharp(
 
 
 def remove_v_sharp(
-    field: Volume, mask: Mask, geometry: Geometry, *, radii: tuple[float, ...], threshold: ArrayLike
+    field: Volume,
+    mask: Mask,
+    geometry: Geometry,
+    *,
+    radii: tuple[float, ...],
+    threshold: ArrayLike,
+    steepest: ArrayLike = jnp.inf,
 ) -> Local:
     """Filter each voxel by the largest ball that fits, and undo the largest of all: the block beneath `v_sharp`."""
     size = geometry.voxel_size
-    field_k = rfft3(jnp.where(mask, field, 0))
+    mask = mask & ~beside_the_skull(steep_voxels(field, mask, steepest), mask, geometry)
+    field = jnp.where(mask, field, 0)
+    field_k = rfft3(field)
     filtered, seen = jnp.zeros_like(field), jnp.zeros_like(mask)
     widest = sphere_kernel(geometry.shape, size, max(radii))
     for radius in sorted(radii, reverse=True):

@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, str]] = {
 }
 """What differs from the defaults. consensus2024: Bilgic et al., Magn. Reson. Med. (2024), doi:10.1002/mrm.30006."""
 
-DEFAULTS = {"background.method": "ismv", "inversion.method": "tv"}
+DEFAULTS = {"background.method": "joint", "inversion.method": "tv"}
 
 
 @dataclasses.dataclass(frozen=True)

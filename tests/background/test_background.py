@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from qsmjax.background import METHODS
+from qsmjax.background.edge import beside_the_skull, steep_voxels
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry
 
 SHAPE = (32, 30, 28)
 OPTIONS = {
-    "joint": {"margin": 2.0},
-    "vsharp": {"radii": (6.0, 5.0, 4.0, 3.0, 2.0)},
+    "joint": {"margin": 2.0, "steepest": 10.0},
+    "vsharp": {"radii": (6.0, 5.0, 4.0, 3.0, 2.0), "steepest": 10.0},
     "sharp": {"radius": 4.0},
     "resharp": {"radius": 4.0, "max_iterations": 30},
     "ismv": {"radius": 2.5, "max_iterations": 150},
@@ -89,6 +90,22 @@ def test_compiled_with_a_traced_mask_agrees_where_the_frame_does(head):
     assert error(compiled.field, truth, compiled.mask) < BOUNDS["joint"]
     eager = METHODS["joint"](total, **OPTIONS["joint"])
     np.testing.assert_array_equal(compiled.mask, eager.mask)
+
+
+def test_voxels_beside_air_are_left_out_and_a_lesion_deep_inside_is_kept(head):
+    total, truth = head
+    spoilt = total.field.at[16, 15, 14].add(3.0)
+    rim = tuple(np.argwhere(np.asarray(total.mask))[0])
+    spoilt = spoilt.at[rim].add(3.0)
+    steep = steep_voxels(jnp.where(total.mask, spoilt, 0), total.mask, 1.5)
+    assert steep[16, 15, 14] and steep[rim] and steep.sum() < 12
+    beside = beside_the_skull(steep, total.mask, total.geometry)
+    assert beside[rim] and not beside[16, 15, 14] and not beside[~total.mask].any()
+    local = METHODS["joint"](total.replace(field=spoilt), margin=2.0, steepest=1.5)
+    plain = METHODS["joint"](total.replace(field=spoilt), margin=2.0, steepest=10.0)
+    far = np.asarray(local.mask & plain.mask).copy()
+    far[13:20, 12:19, 11:18] = False
+    assert error(local.field, truth, far) < 0.8 * error(plain.field, truth, far)
 
 
 def test_noise_weighs_the_fit(head):
