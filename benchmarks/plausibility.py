@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import affine_transform, gaussian_filter
 
 from qsmjax import background, inversion
 from qsmjax.cli.simulate import read_head
@@ -19,7 +19,7 @@ from qsmjax.evaluation import plausibility
 from qsmjax.io.nifti import load_volume
 from qsmjax.physics.field_map import FieldMap, field_map
 from qsmjax.physics.geometry import geometry_from_affine
-from qsmjax.report.expected import PERCENTILES
+from qsmjax.report.expected import PERCENTILES, region_rows
 from qsmjax.simulate.scan import grid_around, scan
 
 EXAMPLE = Path(__file__).parents[1] / "examples"
@@ -36,12 +36,15 @@ def main() -> None:
     maps("example", field_map(volume.data, volume.data != 0, grid), chi)
     for number, (name, case) in enumerate(CASES.items()):
         key = jax.random.key(number)
-        head = read_head(key, parser.parse_args().labels / f"{name}.nii.gz", lesions=())
+        path = parser.parse_args().labels / f"{name}.nii.gz"
+        head = read_head(key, path, lesions=())
         about = grid_around(head, case["size"], tilt=np.radians(case["tilt"]), about=(1, 0, 0))
         made = scan(key, head, about, te=(0.006, 0.012, 0.018, 0.024))
         total = np.where(made.mask, np.asarray(made.local.field) + made.total - made.clean, 0)
         checks(name, made, total)
         maps(name, made.local, made.chi)
+        if not case["tilt"]:
+            regions(name, made, load_volume(path))
 
 
 def checks(name: str, made, total: np.ndarray) -> None:
@@ -85,6 +88,16 @@ def maps(name: str, local: FieldMap, chi: np.ndarray) -> None:
         fit = plausibility.field_residual(local, each)
         balance = plausibility.tail_balance(each, mask, local.geometry)
         print(f"{name} {method:6} {spread}, tails {balance:+.2f}, explained {fit.explained:.3f}", flush=True)
+
+
+def regions(name: str, made, labels) -> None:
+    """Print what the report says of the regions of the true map and of TV's."""
+    to_labels = np.linalg.inv(labels.affine) @ made.grid.affine
+    nearest = affine_transform(labels.data, to_labels, output_shape=made.mask.shape, order=0)
+    for method, chi in {"truth": made.chi, "tv": inversion.tv(made.local).chi}.items():
+        for each in region_rows(chi, nearest, made.mask):
+            told = {key: round(value, 4) if isinstance(value, float) else value for key, value in each.items()}
+            print(f"{name} {method:6} {told}", flush=True)
 
 
 if __name__ == "__main__":
