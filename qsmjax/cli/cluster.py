@@ -51,7 +51,7 @@ def run_on_cluster(jobs: Sequence[Job], address: str, *, work: Work = work, time
       UserError: if the scheduler can't be reached, or is lost.
     """
     try:
-        client = Client(address, timeout=timeout, set_as_default=False)
+        client = Client(address, timeout=timeout)
     except (OSError, ValueError) as error:
         raise UserError(f"--scheduler must be the address of a Dask scheduler, got {address}: {error}") from error
     with client:

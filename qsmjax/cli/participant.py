@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from qsmjax.cli import infer
 from qsmjax.cli.bids_scan import read_run
 from qsmjax.cli.errors import UserError, describe
-from qsmjax.cli.infer import to_map
 from qsmjax.cli.outputs import Result, sidecar
 from qsmjax.cli.stages import choose_stages
 from qsmjax.io.bids import Run, find_beside
@@ -58,8 +58,11 @@ class Settings:
 
     def arguments(self, run: Run) -> argparse.Namespace:
         """Say it in the words of `infer`."""
-        files = [str(path) for path in run.files]
-        return argparse.Namespace(**self.methods, field=files, input="phase", units="rad", b0_dir=None, quiet=True)
+        parser = argparse.ArgumentParser()
+        infer.add_arguments(parser)
+        args = parser.parse_args(["--input", "phase", "--quiet", *map(str, run.files)])
+        vars(args).update(self.methods)
+        return args
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +152,7 @@ def _make(target: Path, job: Job, started: float) -> None:
     brain = find_beside(settings.derivatives, run, "mask")
     scan = read_run(run, settings.bids_dir, stages["field"], args, brain)
     local = stages["background"].run(scan.field_map, **stages["background"].options)
-    result = to_map(args, stages, scan, local)
+    result = infer.to_map(args, stages, scan, local)
     fields = inside(settings.out_dir, run.anat.parent / "fmap")
     sources = [f"bids:{RAW}:{path.relative_to(settings.bids_dir).as_posix()}" for path in run.files]
     common = {"Sources": sources, "SkullStripped": brain is not None}

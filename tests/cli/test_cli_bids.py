@@ -42,19 +42,18 @@ def cohort(dataset, tmp_path_factory):
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit="3GiB"
     ) as cluster:
-        killer = threading.Thread(target=kill_one_at_work, args=(cluster, out))
+        killer = threading.Thread(target=kill_one_at_work, args=(cluster, out), daemon=True)
         killer.start()
         told = subprocess.run(
             [*map(str, script), "--scheduler", cluster.scheduler_address], capture_output=True, text=True, check=False
         )
-        killer.join()
-        killed = killer.killed if hasattr(killer, "killed") else None
+        killed = getattr(killer, "killed", None)
     return out, told, killed
 
 
 def kill_one_at_work(cluster, out):
     """Wait for the first map, then kill a worker that has a scan in hand."""
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 300
     while time.monotonic() < limit:
         if any(out.glob("sub-*/anat/*_Chimap.nii.gz")):
             for nanny in list(cluster.workers.values()):
