@@ -110,6 +110,10 @@ def test_what_is_unusual_is_said(head):
     assert "deep grey matter lies" in told(sign=-1.0, labels=labels)
     assert "reaches further down than up" in told(sign=-1.0)
     assert "explains" in told(inverted=np.zeros(SHAPE))
+    # a total field with nothing of what lies around the head in it
+    assert "high-pass filtered" in told(total=facts(head).local)
+    cut = field_map(head[3], None, geometry_from_affine(AFFINE, SHAPE))
+    assert "touches the volume's border with 100" in told(local=cut)
 
 
 def test_percentiles_tell_another_unit(head):
