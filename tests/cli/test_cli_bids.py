@@ -112,6 +112,25 @@ def test_sidecars_say_where_a_map_came_from(cohort):
     assert 0 < np.median(noise[noise > 0]) < 0.01 * 123.2  # Hz
 
 
+def test_the_group_gets_a_table_of_regions_and_a_page(cohort, dataset, tmp_path, capsys):
+    root, truth = dataset
+    image = load_volume(root / "sub-02/anat/sub-02_echo-1_part-mag_MEGRE.nii.gz")
+    folder = tmp_path / "seg" / "sub-02" / "anat"
+    folder.mkdir(parents=True)
+    chi = truth["sub-02"][0]
+    save_volume(folder / "sub-02_dseg.nii.gz", np.select([chi > 0.1, chi < -0.06], [1, 7]), image)
+    (tmp_path / "seg" / "dseg.tsv").write_text("index\tname\n1\t<i>ron\n")
+    assert bids(root, cohort[0], "--derivatives", tmp_path / "seg", level="group") == 1
+    assert "5 maps, 1 scans without one" in capsys.readouterr().out
+    lines = [line.split("\t") for line in (cohort[0] / "group_regions.tsv").read_text().splitlines()]
+    rows = {(row[2], row[3]): dict(zip(lines[0], row)) for row in lines[1:]}
+    assert len(rows) == 5 + 2 and rows["sub-06_ses-a_run-1", "mask"]["session_id"] == "ses-a"
+    assert float(rows["sub-02", "<i>ron"]["mean"]) > 0.05 > -0.03 > float(rows["sub-02", "label-7"]["mean"])
+    page = (cohort[0] / "group_Chimap.html").read_text()
+    assert "<i>ron" not in page and "&lt;i&gt;ron" in page
+    assert page.count("data:image/png") == 5 and "sub-05: " in page and 'src="http' not in page
+
+
 def test_the_derivative_passes_the_validator(cohort):
     validator = Path(sys.executable).with_name("bids-validator-deno")
     if not validator.exists():

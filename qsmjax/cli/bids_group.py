@@ -1,0 +1,114 @@
+"""What the maps of a cohort give together: a table of regions, and one page.
+
+    OUT/group_regions.tsv    a row for each scan and region: voxels, mean, std, median [ppm]
+    OUT/group_Chimap.html    what failed, what stands apart, and every map
+
+Regions are those of a segmentation (*_dseg.nii.gz) among the derivatives, named by its *_dseg.tsv; the whole mask of
+each map is always there.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsmjax.cli.errors import UserError, describe
+from qsmjax.cli.scan import on_grid
+from qsmjax.io.aside import write_aside
+from qsmjax.io.bids import Run, find_beside
+from qsmjax.io.nifti import load_volume
+from qsmjax.report.cohort import WHOLE, cohort_page
+
+COLUMNS = ("participant_id", "session_id", "scan", "region", "voxels", "mean", "std", "median")
+
+
+def summarise(runs: Sequence[Run], out: Path, derivatives: Sequence[Path], *, quiet: bool) -> int:
+    """Write the table and the page.
+
+    Args:
+      runs: the scans of the dataset.
+      out: root of their derivatives.
+      derivatives: roots of datasets with segmentations.
+      quiet: say nothing.
+
+    Returns:
+      The exit status: 1 if a scan that should have a map has none.
+
+    Raises:
+      UserError: if there are no maps.
+    """
+    rows: list[dict[str, Any]] = []
+    pictures, problems = {}, {}
+    for run in runs:
+        path = out / run.anat / f"{run.stem}_Chimap.nii.gz"
+        log = out / "logs" / f"{run.stem}.txt"
+        try:
+            if path.exists():
+                rows += _rows(run, path, find_beside((*derivatives, out), run, "dseg"))
+            elif not run.problem or log.exists():
+                told = log.read_text(encoding="utf-8").partition("\n")[0] if log.exists() else "not done yet"
+                problems[run.stem] = told
+        except (ValueError, OSError) as error:
+            problems[run.stem] = describe(error)
+        picture = out / "figures" / f"{run.stem}_Chimap.png"
+        if picture.is_file():
+            pictures[run.stem] = picture
+    if not rows:
+        raise UserError(f"{out} must hold maps, got none: call `qsmjax bids` with participant first")
+    _write_table(out / "group_regions.tsv", rows)
+    cohort_page(out / "group_Chimap.html", rows, pictures, problems)
+    if not quiet:
+        for scan, reason in problems.items():
+            print(f"{scan}: no map: {reason}")
+        maps = len({row["scan"] for row in rows})
+        print(f"{maps} maps, {len(problems)} scans without one: {out / 'group_regions.tsv'}, group_Chimap.html")
+    return 1 if problems else 0
+
+
+def _rows(run: Run, path: Path, segmentation: Path | None) -> list[dict[str, Any]]:
+    volume = load_volume(path)
+    beside = path.with_name(f"{run.stem}_desc-qsm_mask.nii.gz")
+    mask = on_grid(load_volume(beside), volume, "mask") != 0 if beside.exists() else volume.data != 0
+    regions = {WHOLE: mask}
+    if segmentation is not None:
+        labels = np.where(mask, np.rint(on_grid(load_volume(segmentation), volume, "segmentation")), 0).astype(int)
+        names = _names(segmentation)
+        regions |= {names.get(n, f"label-{n}"): labels == n for n in np.unique(labels) if n}
+    row = {"participant_id": f"sub-{run.entities['sub']}", "scan": run.stem}
+    row["session_id"] = f"ses-{run.entities['ses']}" if "ses" in run.entities else "n/a"
+    rows = []
+    for region, where in regions.items():
+        values = volume.data[where].astype(np.float64)
+        if values.size:
+            figures = {"mean": values.mean(), "std": values.std(), "median": np.median(values)}
+            rows.append({**row, "region": region, "voxels": int(values.size), **figures})
+    return rows
+
+
+def _names(segmentation: Path) -> dict[int, str]:
+    """Read index and name from the table beside a segmentation, or from one of its dataset that all share."""
+    stem = segmentation.name.split(".")[0]
+    near = [segmentation.with_name(f"{stem}.tsv"), *(folder / "dseg.tsv" for folder in segmentation.parents[:4])]
+    for path in near:
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                table = list(csv.DictReader(file, delimiter="\t"))
+            return {
+                int(row["index"]): row["name"]
+                for row in table
+                if row.get("name") and (row.get("index") or "").lstrip("-").isdigit()
+            }
+    return {}
+
+
+def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
+    with write_aside(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
