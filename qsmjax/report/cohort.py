@@ -67,8 +67,8 @@ def standing_apart(rows: Sequence[Mapping[str, Any]], *, limit: float = APART) -
             far = (value - middle) / robust
             if abs(far) > limit:
                 lines.append(
-                    f"{row['scan']}: the {figure} of {region} is {value:.3f} ppm, {far:+.1f} robust standard deviations "
-                    f"from the median of {middle:.3f}"
+                    f"{row['scan']}: the {figure} of {region} is {value:.3f} ppm, {far:+.1f} robust standard "
+                    f"deviations from the median of {middle:.3f}"
                 )
     return lines
 

@@ -1,10 +1,12 @@
 """Workers of one machine: a job whose worker dies is done by another, and memory is kept to."""
 
+import itertools
 import os
 import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from qsmjax.cli.memory import memory_of
@@ -49,7 +51,7 @@ def test_jobs_that_do_not_fit_together_wait_for_each_other(tmp_path):
     jobs = [job(name, tmp_path, 600) for name in "cde"]
     assert [o.state for o in run_here(jobs, workers=3, memory=1000, work=note)] == ["done"] * 3
     times = sorted(tuple(map(float, (tmp_path / f"{name}.txt").read_text().split())) for name in "cde")
-    assert all(first[1] <= second[0] for first, second in zip(times, times[1:]))
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(times))
 
 
 def test_one_worker_is_this_process(tmp_path):
@@ -59,8 +61,6 @@ def test_one_worker_is_this_process(tmp_path):
 
 @pytest.mark.parametrize(("layout", "echoes"), [("files", 3), ("fourth axis", 3), ("one", 1)])
 def test_memory_grows_with_voxels_and_echoes(tmp_path, layout, echoes):
-    import numpy as np
-
     def made(n):
         shape = (n, n, n, echoes) if layout == "fourth axis" else (n, n, n)
         paths = [tmp_path / f"{n}-{i}.nii" for i in range(1 if layout != "files" else echoes)]
