@@ -32,6 +32,8 @@ HARMONIC_FLOOR = 0.25
 """Part of a total field's variance that is harmonic at least: 0.5; below 0.22 after high-pass filters."""
 LOW_LIMIT = 0.5
 """Least of `low_frequencies` in a local field: 0.7 to 8; below 0.3 after high-pass filters."""
+TAIL_LIMIT = -0.1
+"""Least of `tail_balance`: 0.2 to 0.5 in heads, about zero where noise rules."""
 MOST_SAMPLES = 40_000
 """Voxels that a fit of smooth functions needs: more change no digit that is looked at."""
 

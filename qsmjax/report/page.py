@@ -108,10 +108,16 @@ def warnings(facts: MapFacts, residual: Residual) -> list[str]:
             f"the sign may be turned: deep grey matter lies {-contrast:.3f} ppm below white matter, and is above it in "
             "every adult: multiply the field by -1 if the scanner counts phase the other way round"
         )
-    elif contrast is None and balance < 0:
+    elif contrast is None and balance < plausibility.TAIL_LIMIT:
         found.append(
             f"the sign may be turned: the map reaches further down than up ({balance:+.2f}; veins and iron make it "
             "positive): look at the basal ganglia, which are bright, and multiply the field by -1 if they are dark"
+        )
+    low, span, high = expected.span(facts.chi, local.mask)
+    if not low < span < high:
+        found.append(
+            f"the map spans {span:.3g} ppm from its 5th to its 95th percentile (usual: {low:.2g} to {high:.2g}): "
+            "look at --units, --b0 and the mask"
         )
     if residual.explained < EXPLAINED:
         found.append(
