@@ -107,4 +107,7 @@ def script(text: str) -> str:
 def _cell(what: Any) -> str:
     if what is None:
         return "<td>"
-    return f'<td class="words">{html.escape(what)}' if isinstance(what, str) else f"<td>{what:.4g}"
+    if isinstance(what, str):
+        return f'<td class="words">{html.escape(what)}'
+    # counts in full, measurements to four digits
+    return f"<td>{what}" if isinstance(what, int) else f"<td>{what:.4g}"

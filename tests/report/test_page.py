@@ -123,6 +123,12 @@ def test_percentiles_tell_another_unit(head):
     assert in_ppb <= {"low", "high"}
 
 
+def test_counts_are_whole_and_measurements_have_four_digits():
+    row = {"a<b": "x<y", "count": 123456, "measured": 0.123456, "none": None}
+    text = document.numbers([row])
+    assert "<td>123456<td>0.1235<td>" in text and "a&lt;b" in text and "x&lt;y" in text
+
+
 def test_a_script_cannot_end_its_element():
     with pytest.raises(ValueError, match="must not hold"):
         document.script("'</SCRIPT>'")
