@@ -100,7 +100,7 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
             chi=result.mapped.chi,
             inverted=result.solution.chi,
             affine=result.scan.volume.affine,
-            sidecar=described,
+            sidecar=described | {"Arguments": given_arguments(args)},
             std=result.solution.std,
             total=result.scan.field_map if "background" in result.stages else None,
             labels=result.labels,
@@ -109,6 +109,13 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
     save_json(target.with_name(f"{stem}.json"), described)
     save_volume(target, np.asarray(result.mapped.chi), result.scan.volume)
     return unusual
+
+
+def given_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments that say something, files by their names alone: a page is passed on."""
+    named = lambda value: Path(value).name if isinstance(value, str) and "/" in value else value
+    shown = lambda value: [named(each) for each in value] if isinstance(value, list | tuple) else named(value)
+    return {key: shown(value) for key, value in vars(args).items() if value not in (None, False, [], ())}
 
 
 def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[str, Any]:

@@ -146,6 +146,8 @@ def test_infer_writes_the_page_of_a_file_with_an_evil_name(head, tmp_path, capsy
     assert f"{name}_Chimap.nii.gz" in page.text and "putamen" in page.text
     assert [tag for tag, _ in page.elements].count("script") == 3
     assert f"{name}_Chimap.html" in capsys.readouterr().out
+    # files by name: the page does not say where they lay
+    assert "labels.nii" in page.text and str(tmp_path) not in page.text
 
 
 def test_labels_without_a_report_are_refused(head, tmp_path, capsys):
