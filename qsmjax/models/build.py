@@ -8,8 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from qsmjax.models.qsmnet import ACTIVATIONS, QSMnet
+from qsmjax.models.unrolled import Correction
 
-NETWORKS: dict[str, type[nn.Module]] = {"qsmnet": QSMnet}
+NETWORKS: dict[str, type[nn.Module]] = {"qsmnet": QSMnet, "correction": Correction}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -39,6 +40,8 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     dtype = options.pop("dtype", "float32")
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    # JSON knows no tuples
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     return network(**options, dtype=DTYPES[dtype])
 
 

@@ -1,0 +1,213 @@
+"""The learned inversion: total variation begins, the physics looks at what it left, a network corrects it.
+
+    x₀ = start(f),    x ← x + correction(look(x), geometry)
+
+`look` works on the whole volume with the exact dipole of the scan at hand, so the network, which is local, needs to
+know no kernel: voxel size, B0's direction and the noise come to it as numbers. One set of weights serves every grid,
+without resampling or turning.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from qsmjax.inversion import data_terms
+from qsmjax.inversion.frame import inversion_kernel
+from qsmjax.inversion.measured import measured
+from qsmjax.inversion.variation import minimise_variation
+from qsmjax.inversion.weighting import masked_mean
+from qsmjax.models.layers import Conv3d, draw_kernel
+from qsmjax.numerics.arrays import Mask, Vector, Volume
+from qsmjax.numerics.kspace import multiply_k
+from qsmjax.numerics.operators import difference
+from qsmjax.physics.geometry import Geometry
+
+UNIT = 0.05
+"""Susceptibility that the network counts as one [ppm]."""
+FEATURES = 8
+ABOUT = 10
+ITERATIONS, REWEIGHTED = 40, 20
+"""Iterations of the start with even weights, and with weights that spare the edges found."""
+EDGE, BOOST = 2.0, 1.75
+"""Gradient at which an edge's weight falls to half, over the mean gradient; factor on the weight that makes up for it
+(measured: 4 % less NRMSE than plain total variation, on boxes of training heads)."""
+REFINEMENTS, TRUST_REGION = 5, 0.02
+"""Steps of the refinement, and how strongly it holds to where it began."""
+CONE = 0.1
+"""|D| below which a frequency counts as lost in the cone."""
+
+
+class Start(NamedTuple):
+    """Two maps of total variation: with even weights, and with the edges of that one spared [ppm]."""
+
+    plain: Volume
+    sharp: Volume
+
+
+def start(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None) -> Start:
+    """Invert by total variation, and go on with every edge weighed by what is found there.
+
+        weight of a difference = e / (|∂chi| + e),    e = `EDGE` times the mean of |∂chi|
+
+    References:
+      Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (reweighted l1).
+    """
+    field, trust, _, weight = measured(field, mask, geometry, noise, magnitude)
+    term = data_terms.linear(field, trust)
+    plain = minimise_variation(
+        term, field, mask, geometry, weight=weight, max_iterations=ITERATIONS, tolerance=None
+    ).state
+    steep = [jnp.abs(difference(plain.chi, axis)) / geometry.voxel_size[axis] for axis in range(3)]
+    level = EDGE * sum(masked_mean(part, mask) for part in steep) / 3
+    edges = tuple(level / (part + level + 1e-12) for part in steep)
+    sharp = minimise_variation(
+        term,
+        field,
+        mask,
+        geometry,
+        weight=BOOST * jnp.asarray(weight),
+        max_iterations=REWEIGHTED,
+        tolerance=None,
+        edges=(edges[0], edges[1], edges[2]),
+        start=plain,
+    ).state
+    return Start(jnp.where(mask, plain.chi, 0), jnp.where(mask, sharp.chi, 0))
+
+
+def look(
+    begun: Start, field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None
+) -> Float[Array, "x y z f"]:
+    """Return what the physics knows of a map, in `FEATURES` volumes of order one.
+
+    The sharp map; the plain one, and a few steps towards the data, as differences to it; the part of map and steps that
+    lies in the cone; the residual over the noise, and brought back by the dipole; the mask; the noise's logarithm.
+    """
+    dipole = inversion_kernel(geometry)
+    field, trust, level, _ = measured(field, mask, geometry, noise, magnitude, weight=1.0)
+    level = jnp.maximum(level, 1e-6)
+    chi = begun.sharp
+    makes = lambda x: multiply_k(x, dipole)
+    residual = trust * (field - jnp.where(mask, makes(chi), 0))
+    back = jnp.where(mask, makes(trust * residual), 0)
+    step = _refine(back, trust, mask, makes)
+    cone = jnp.exp(-((dipole / CONE) ** 2))
+    lost = multiply_k(jnp.stack([chi, step]), cone)
+    local = level / jnp.maximum(trust, 0.05)
+    volumes = (
+        jnp.arcsinh(chi / UNIT),
+        (begun.plain - chi) / UNIT,
+        step / UNIT,
+        jnp.where(mask, lost[0], 0) / UNIT,
+        jnp.where(mask, lost[1], 0) / UNIT,
+        jnp.clip(residual / level, -5, 5) / 2,
+        back / level,
+        jnp.where(mask, jnp.log(local / 1e-3), 0),
+    )
+    # the mask needs no volume of its own: the noise's logarithm is shifted off zero inside it
+    return jnp.stack([*volumes[:-1], volumes[-1] + 4.0 * mask], -1)
+
+
+def _refine(right: Volume, trust: Volume, mask: Mask, makes) -> Volume:
+    """Take a few conjugate-gradient steps of (DᵀW²D + λ) step = right, within the mask."""
+
+    def operate(x):
+        return jnp.where(mask, makes(trust**2 * makes(x)), 0) + TRUST_REGION * x
+
+    solved, _ = jax.scipy.sparse.linalg.cg(operate, right, tol=0.0, maxiter=REFINEMENTS)
+    return solved
+
+
+def about(voxel_size: Vector, b0_dir: Vector) -> Float[Array, "10"]:
+    """Return the geometry in numbers of order one: logarithms of the edges, and the products of B0's components."""
+    b = b0_dir / jnp.linalg.norm(b0_dir)
+    products = jnp.stack([b[0] * b[0], b[1] * b[1], b[2] * b[2], b[0] * b[1], b[0] * b[2], b[1] * b[2]])
+    size = jnp.log(voxel_size)
+    return jnp.concatenate([size, 2 * products, jnp.mean(size, keepdims=True)])
+
+
+class Correction(nn.Module):
+    """A residual U-Net on volumes that are folded by two, so that most of its work is done at half resolution.
+
+    Attributes:
+      width: channels at half, quarter and eighth resolution.
+      blocks: residual blocks at each, on the way down and on the way up.
+      dtype: of the arithmetic; parameters and output are float32.
+    """
+
+    width: tuple[int, ...] = (32, 64, 96)
+    blocks: int = 1
+    dtype: DTypeLike = jnp.float32
+
+    @property
+    def stride(self) -> int:
+        """Return the multiple that the volumes' sizes must be of."""
+        return 2 ** len(self.width)
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "n x y z f"], numbers: Float[Array, "n k"]
+    ) -> tuple[Float[Array, "n x y z"], Float[Array, "n x y z"]]:
+        """Correct a map.
+
+        Args:
+          features: from `look`; sizes are multiples of `stride`.
+          numbers: from `about`.
+
+        Returns:
+          What is to be added to the sharp map [ppm], and the logarithm of the standard deviation that is left
+          [log ppm].
+        """
+        chi = UNIT * jnp.sinh(features[..., 0])
+        maps = Conv3d(self.width[0], 3, self.dtype)(space_to_depth(features.astype(self.dtype)))
+        kept = []
+        for level, width in enumerate(self.width):
+            if level:
+                maps = Conv3d(width, 1, self.dtype)(space_to_depth(maps))
+            maps = self._blocks(maps, numbers, width)
+            kept.append(maps)
+        for level in reversed(range(len(self.width) - 1)):
+            width = self.width[level]
+            raised = depth_to_space(Conv3d(8 * width, 1, self.dtype)(maps))
+            maps = self._blocks(kept[level] + raised, numbers, width)
+        out = _Zero(16)(nn.relu(maps).astype(jnp.float32))
+        change, spread = jnp.moveaxis(depth_to_space(out), -1, 0)
+        # errors grow with the source: near lesions they are a part of it
+        scale = UNIT * jnp.sqrt(1 + (chi / (4 * UNIT)) ** 2)
+        return scale * change, jnp.log(0.2 * scale) + 4 * jnp.tanh(spread / 4)
+
+    def _blocks(self, maps, numbers, width: int):
+        for _ in range(self.blocks):
+            told = nn.Dense(width, dtype=self.dtype)(numbers)[:, None, None, None]
+            inner = Conv3d(width, 3, self.dtype)(nn.relu(maps + told))
+            inner = nn.LayerNorm(dtype=self.dtype)(inner)
+            maps = maps + Conv3d(width, 3, self.dtype)(nn.relu(inner))
+        return maps
+
+
+class _Zero(nn.Module):
+    """Product over channels that begins at zero: an untrained network leaves the map as it is."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, maps: Float[Array, "n x y z c"]) -> Float[Array, "n x y z d"]:
+        kernel = self.param("kernel", nn.initializers.zeros, (maps.shape[-1], self.features))
+        return maps @ kernel + self.param("bias", nn.initializers.zeros, (self.features,))
+
+
+def space_to_depth(maps: Float[Array, "n x y z c"]) -> Float[Array, "n x2 y2 z2 d"]:
+    """Fold blocks of 2x2x2 voxels into channels."""
+    n, x, y, z, channels = maps.shape
+    blocks = maps.reshape(n, x // 2, 2, y // 2, 2, z // 2, 2, channels)
+    return blocks.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, x // 2, y // 2, z // 2, 8 * channels)
+
+
+def depth_to_space(maps: Float[Array, "n x y z c"]) -> Float[Array, "n x2 y2 z2 d"]:
+    """Unfold channels into blocks of 2x2x2 voxels: the inverse of `space_to_depth`."""
+    n, x, y, z, channels = maps.shape
+    blocks = maps.reshape(n, x, y, z, 2, 2, 2, channels // 8)
+    return blocks.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(n, 2 * x, 2 * y, 2 * z, channels // 8)

@@ -1,0 +1,198 @@
+"""Scans of simulated heads for a network that holds the physics: any grid, any direction of B0, any noise.
+
+Each subject is a label map that is stretched, mirrored, and given tissues, texture, veins and lesions of its own. It is
+scanned as a whole head and in boxes of finer voxels, the brain's mask cut to the box, so that every field is made by
+what lies inside and the dipole holds between field and truth. On the host; a scan is a small file, so that a bank is
+made once, or goes on being made while the training runs.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import scipy.ndimage
+from jaxtyping import Bool, Float
+
+from qsmjax.io.aside import write_aside
+from qsmjax.io.nifti import load_volume
+from qsmjax.numerics.resample import resample_k
+from qsmjax.physics.dipole import forward_field
+from qsmjax.physics.geometry import geometry_from_affine
+from qsmjax.simulate.anatomy import Anatomy, anatomy
+from qsmjax.simulate.lesions import Lesion
+from qsmjax.simulate.sample import sample
+from qsmjax.simulate.scan import Grid, grid_around, refine
+
+BOXES = 4
+BOX = 80
+"""Boxes of each subject, and their edge [voxels]."""
+FINER = 2
+"""Voxels along each edge of a scan's voxel that it is sampled by; the label maps hold no finer detail."""
+NOISE = (2.5e-4, 5e-3)
+"""Standard deviation of the field's noise, drawn evenly in its logarithm [ppm]."""
+KINDS = ("microbleed", "haemorrhage", "calcification", "plaque")
+
+
+class Example(NamedTuple):
+    """A scan and its truth.
+
+    Attributes:
+      field: noisy local field [ppm], zero outside the mask.
+      chi: truth [ppm], zero outside the mask.
+      mask: the brain's, within the box.
+      noise: standard deviation of the field's noise [ppm].
+      voxel_size: [mm].
+      b0_dir: in voxel axes.
+    """
+
+    field: Float[np.ndarray, "x y z"]
+    chi: Float[np.ndarray, "x y z"]
+    mask: Bool[np.ndarray, "x y z"]
+    noise: Float[np.ndarray, "x y z"]
+    voxel_size: Float[np.ndarray, "3"]
+    b0_dir: Float[np.ndarray, "3"]
+
+
+def draw_subject(rng: np.random.Generator, path: str | Path) -> Anatomy:
+    """Make a subject of a label map: stretched by up to a tenth, mirrored by chance, every tissue drawn anew."""
+    volume = load_volume(path)
+    warp = np.diag([*(rng.uniform(0.9, 1.1, 3) * [rng.choice([-1, 1]), 1, 1]), 1])
+    lesions = [Lesion(kind) for kind in KINDS for _ in range(rng.poisson(0.6))]
+    key = jax.random.key(int(rng.integers(2**31)))
+    labels = np.rint(volume.data).astype(np.int32)
+    head = anatomy(key, labels, warp @ volume.affine, veins=int(rng.integers(40, 170)), lesions=lesions)
+    # one subject in four looks like no head: what the network knows must not hang on the usual contrasts alone
+    strange = rng.uniform() < 0.25
+    contrast, grain = rng.uniform(0.7, 1.4), np.exp(0.5 * rng.normal())
+    tissues = []
+    for tissue in head.tissues:
+        chi = 0.06 * rng.normal() if strange else contrast * (tissue.chi + tissue.spread * rng.normal())
+        texture = tissue.texture * grain * np.exp(0.4 * rng.normal())
+        tissues.append(tissue._replace(chi=float(chi), texture=float(texture)))
+    return dataclasses.replace(head, tissues=tuple(tissues))
+
+
+def draw_scans(rng: np.random.Generator, head: Anatomy) -> Iterator[Example]:
+    """Scan a subject as a whole, in voxels of 1.3 to 2 mm, and then in boxes of voxels of 0.5 to 1.4 mm."""
+    yield scan_grid(rng, head, grid_around(head, _voxel_size(rng, 1.3, 2.0), tilt=_tilt(rng), about=rng.normal(size=3)))
+    inside = np.argwhere(head.brain)
+    for _ in range(BOXES):
+        size = _voxel_size(rng, 0.5, 1.4)
+        turned = grid_around(head, size, tilt=_tilt(rng), about=rng.normal(size=3)).affine
+        middle = head.affine[:3, :3] @ inside[rng.integers(len(inside))] + head.affine[:3, 3]
+        affine = np.array(turned)
+        affine[:3, 3] = middle - turned[:3, :3] @ np.full(3, (BOX - 1) / 2)
+        yield scan_grid(rng, head, Grid((BOX, BOX, BOX), affine))
+
+
+def scan_grid(rng: np.random.Generator, head: Anatomy, grid: Grid) -> Example:
+    """Scan a subject on a grid: noise, a rim that was eroded, and what a background's removal leaves."""
+    where = geometry_from_affine(grid.affine, grid.shape)
+    size = np.asarray(where.voxel_size, np.float32)
+    fine = refine(grid, [FINER] * 3)
+    parts = sample(head, fine.shape, fine.affine, everything=False)
+    # zero in the outermost voxels: a box that cuts through the head must not ring
+    window = np.pad(np.ones([n - 8 for n in fine.shape], np.float32), 4)
+    brain = scipy.ndimage.binary_erosion(parts.brain & (window > 0), iterations=2 * int(rng.integers(0, 3)) or 1)
+    cut = lambda volume: np.asarray(_cut(volume, grid.shape))
+    source = parts.chi * brain
+    clean = cut(_field(source, geometry_from_affine(fine.affine, fine.shape)))
+    mask = cut(brain.astype(np.float32)) > 0.5
+    m0 = cut(parts.m0 * np.exp(-0.012 * parts.r2s) * brain)
+    noise = _noise(rng, mask, m0)
+    field = clean + noise * rng.standard_normal(grid.shape, np.float32)
+    if rng.uniform() < 0.5:
+        field += _residue(rng, mask, clean, where)
+    return Example(
+        np.where(mask, field, 0).astype(np.float32),
+        np.where(mask, cut(source), 0).astype(np.float32),
+        mask,
+        np.where(mask, noise, 0).astype(np.float32),
+        size,
+        np.asarray(where.b0_dir, np.float32),
+    )
+
+
+_cut = jax.jit(resample_k, static_argnums=1)
+_field = jax.jit(partial(forward_field, padding=0.2))
+
+
+def _noise(rng: np.random.Generator, mask: np.ndarray, m0: np.ndarray) -> np.ndarray:
+    """Draw a noise map: a level, as one over the signal, and a coil's slow fall."""
+    level = np.exp(rng.uniform(*np.log(NOISE)))
+    pattern = np.clip(np.median(m0[mask]) / np.maximum(m0, 1e-3), 0.5, 12)
+    axes = np.meshgrid(*[np.linspace(-1, 1, n, dtype=np.float32) for n in mask.shape], indexing="ij", sparse=True)
+    slow = np.exp(sum(c * a for c, a in zip(0.3 * rng.normal(size=3), axes)))
+    return (level * pattern * slow).astype(np.float32)
+
+
+def _residue(rng: np.random.Generator, mask: np.ndarray, clean: np.ndarray, where) -> np.ndarray:
+    """Make the field of sources just outside the mask, weak beside the local field: what was not removed."""
+    shell = scipy.ndimage.binary_dilation(mask, iterations=6) & ~scipy.ndimage.binary_dilation(mask, iterations=2)
+    rough = scipy.ndimage.gaussian_filter(rng.standard_normal(mask.shape, np.float32), rng.uniform(1.5, 6)) * shell
+    field = np.asarray(forward_field(rough, where))
+    strength = rng.uniform(0.02, 0.25) * clean[mask].std() / max(float(field[mask].std()), 1e-12)
+    return (strength * field).astype(np.float32)
+
+
+def _voxel_size(rng: np.random.Generator, low: float, high: float) -> tuple[float, float, float]:
+    """Draw edges: half of all grids cubes, of the others one edge up to twice as long."""
+    size = np.full(3, np.exp(rng.uniform(np.log(low), np.log(high))))
+    if rng.uniform() < 0.5:
+        size[rng.choice(3, p=(0.2, 0.2, 0.6))] *= rng.uniform(1.1, 2.0)
+    return float(size[0]), float(size[1]), float(size[2])
+
+
+def _tilt(rng: np.random.Generator) -> float:
+    """Draw an angle between the grid and B0 [rad]: a third of all scans are upright, some lie at any angle."""
+    kind = rng.uniform()
+    return 0.0 if kind < 0.33 else float(np.radians(rng.uniform(0, 40 if kind < 0.85 else 90)))
+
+
+def save_example(path: Path, example: Example) -> None:
+    """Write a scan, whole or not at all: half precision, fields and noise in ppb."""
+    parts = example._asdict()
+    for name in ("field", "chi", "noise"):
+        parts[name] = (1000 * parts[name]).astype(np.float16)
+    with write_aside(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **parts)
+
+
+def load_example(path: Path) -> Example:
+    """Read what `save_example` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        parts = dict(file)
+    for name in ("field", "chi", "noise"):
+        parts[name] = parts[name].astype(np.float32) / 1000
+    return Example(**parts)
+
+
+def make_bank(folder: Path, labels: list[Path], *, subjects: int, seed: int = 0, share: tuple[int, int] = (0, 1)) -> int:
+    """Make the scans of a bank that are not there yet.
+
+    Args:
+      folder: takes one file a scan.
+      labels: label maps, which the subjects take in turns.
+      subjects: how many.
+      seed: of everything.
+      share: which of how many processes this is; they share the subjects.
+
+    Returns:
+      How many scans were made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = 0
+    for number in range(share[0], subjects, share[1]):
+        names = [folder / f"{number:04d}_{i}.npz" for i in range(1 + BOXES)]
+        if all(name.exists() for name in names):
+            continue
+        rng = np.random.default_rng((seed, number))
+        head = draw_subject(rng, labels[number % len(labels)])
+        for name, example in zip(names, draw_scans(rng, head)):
+            save_example(name, example)
+            made += 1
+    return made

@@ -1,0 +1,138 @@
+"""What a correction is trained on, and by: patches of what the physics saw of whole scans, and the gain over the start.
+
+    loss = |e|₁ / |e₀|₁ + ‖e‖₂ / ‖e₀‖₂ + ½ |∇e|₁ / |∇e₀|₁ + 0.1 (log s + ½ (e / s)²),    e₀ the start's own error
+
+Each patch counts alike, however large its errors: what a lesion leaves does not drown the tissue. The last term, which
+does not move the map, makes s the standard deviation of what is left.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float
+
+from qsmjax.inversion.frame import MARGIN
+from qsmjax.models import unrolled
+from qsmjax.numerics.box import bounding_box, frame_shape
+from qsmjax.numerics.kspace import pad_to
+from qsmjax.numerics.operators import difference
+from qsmjax.physics.geometry import geometry
+from qsmjax.training.bank import Example
+
+ROUND = 16
+"""Frames are rounded up to a multiple of this, so that few are compiled for."""
+
+
+class Seen(NamedTuple):
+    """A scan as the network sees it, in the box of its mask.
+
+    Attributes:
+      features: from `models.unrolled.look`, half precision.
+      chi: truth [ppm].
+      mask: the brain's.
+      voxel_size: [mm].
+      b0_dir: in voxel axes.
+    """
+
+    features: Float[np.ndarray, "x y z f"]
+    chi: Float[np.ndarray, "x y z"]
+    mask: Bool[np.ndarray, "x y z"]
+    voxel_size: Float[np.ndarray, "3"]
+    b0_dir: Float[np.ndarray, "3"]
+
+
+@jax.jit
+def _examine(field, mask, grid, noise):
+    begun = unrolled.start(field, mask, grid, noise, None)
+    return unrolled.look(begun, field, mask, grid, noise, None)
+
+
+def see(example: Example) -> Seen:
+    """Let the physics look at a scan."""
+    box = bounding_box(example.mask)
+    x, y, z = (-(-n // ROUND) * ROUND for n in frame_shape(box, MARGIN))
+    grid = geometry((x, y, z), example.voxel_size, example.b0_dir)
+    enter = lambda part: pad_to(jnp.asarray(part[box]), (x, y, z))
+    made = np.asarray(_examine(enter(example.field), enter(example.mask), grid, enter(example.noise)))
+    size = tuple(part.stop - part.start for part in box)
+    first = [(a - b) // 2 for a, b in zip((x, y, z), size)]
+    inside = tuple(slice(a, a + b) for a, b in zip(first, size))
+    return Seen(
+        made[inside].astype(np.float16),
+        example.chi[box].astype(np.float32),
+        example.mask[box],
+        example.voxel_size,
+        example.b0_dir,
+    )
+
+
+def cut(rng: np.random.Generator, seen: Seen, edge: int) -> dict[str, np.ndarray]:
+    """Cut a patch about a voxel of the mask, turned into one of the 48 positions that a cube has."""
+    pad = [(0, max(edge - n, 0)) for n in seen.mask.shape]
+    inside = np.argwhere(seen.mask[::4, ::4, ::4]) * 4
+    middle = inside[rng.integers(len(inside))]
+    shape = [max(n, edge) for n in seen.mask.shape]
+    corner = [int(np.clip(m - rng.integers(edge // 4, 3 * edge // 4), 0, n - edge)) for m, n in zip(middle, shape)]
+    box = tuple(slice(c, c + edge) for c in corner)
+    order, signs = rng.permutation(3), rng.choice([-1, 1], 3)
+    turn = lambda part: np.ascontiguousarray(_turn(_padded(part, pad)[box], order, signs))
+    return {
+        "features": turn(seen.features),
+        "chi": turn(seen.chi),
+        "mask": turn(seen.mask),
+        "voxel_size": np.asarray(seen.voxel_size[order], np.float32),
+        "b0_dir": np.asarray(seen.b0_dir[order] * signs, np.float32),
+    }
+
+
+def _padded(part: np.ndarray, pad: list[tuple[int, int]]) -> np.ndarray:
+    return np.pad(part, [*pad, *[(0, 0)] * (part.ndim - 3)]) if any(b for _, b in pad) else part
+
+
+def _turn(part: np.ndarray, order: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    return part.transpose(*order, *range(3, part.ndim))[tuple(slice(None, None, int(s)) for s in signs)]
+
+
+def loss_of(
+    network: nn.Module, params: Any, batch: dict[str, Array]
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Return the loss of a batch of patches, and its terms."""
+    features = batch["features"].astype(jnp.float32)
+    numbers = jax.vmap(unrolled.about)(batch["voxel_size"], batch["b0_dir"])
+    change, spread = network.apply({"params": params}, features, numbers)
+    mask = batch["mask"]
+    begun = jnp.where(mask, unrolled.UNIT * jnp.sinh(features[..., 0]) - batch["chi"], 0)
+    error = jnp.where(mask, begun + change, 0)
+    axes = (1, 2, 3)
+    ratio = lambda norm: jnp.mean(norm(error) / (norm(begun) + 1e-6))
+    l1 = ratio(lambda e: jnp.mean(jnp.abs(e), axes))
+    rms = ratio(lambda e: jnp.sqrt(jnp.mean(e**2, axes) + 1e-12))
+    steep = ratio(lambda e: sum(jnp.mean(jnp.abs(difference(e, axis)), axes) for axis in range(3)))
+    # the spread learns from the error, the error not from the spread
+    off = jax.lax.stop_gradient(error) * jnp.exp(-spread)
+    likelihood = jnp.sum(jnp.where(mask, spread + 0.5 * jnp.minimum(off**2, 100.0), 0)) / jnp.maximum(jnp.sum(mask), 1)
+    terms = {"l1": l1, "rms": rms, "gradient": steep, "likelihood": likelihood}
+    return l1 + rms + 0.5 * steep + 0.1 * likelihood, terms
+
+
+def make_optimiser(steps: int, rate: float) -> optax.GradientTransformation:
+    """Make Muon for the kernels of convolutions, taps and channels in as rows, and Adam for the rest."""
+    rows = lambda kernel: tuple(range(kernel.ndim - 1))
+
+    def shaped(params):
+        number = lambda p: optax.contrib.MuonDimensionNumbers(rows(p), (p.ndim - 1,)) if p.ndim == 5 else None
+        return jax.tree.map(number, params)
+
+    schedule = optax.join_schedules(
+        [optax.linear_schedule(0.0, rate, 50), optax.cosine_decay_schedule(rate, max(steps - 50, 1))], [50]
+    )
+    adam = lambda step: 0.1 * schedule(step)
+    muon = optax.contrib.muon(
+        schedule, muon_weight_dimension_numbers=shaped, adam_learning_rate=adam, consistent_rms=None
+    )
+    return optax.chain(optax.clip_by_global_norm(5.0), muon)
