@@ -52,7 +52,7 @@ def checks(name: str, made, total: np.ndarray) -> None:
     row(f"{name} local field", made.local)
     whole = field_map(total, made.mask, made.local.geometry, noise=made.local.noise)
     row(f"{name} total field", whole)
-    for method in ("ismv", "vsharp", "lbv", "pdf"):
+    for method in ("joint", "ismv", "vsharp", "lbv", "pdf"):
         row(f"{name} {method}", background.METHODS[method](whole))
     size = np.asarray(made.local.geometry.voxel_size)
     for width in (30, 20, 10):

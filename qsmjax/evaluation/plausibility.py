@@ -24,14 +24,16 @@ from qsmjax.physics.geometry import Geometry
 
 BORDER_LIMIT = 0.02
 """Part of the mask's rim that may lie on the volume's border."""
-RIM_LIMIT = 1.5
-"""How much stronger a local field may be at the mask's rim than deep inside: 0.75 to 1.05 without background field."""
+RIM_LIMIT = 1.75
+"""How much stronger a local field may be at the mask's rim than deep inside: 0.8 without background field, 0.8 to 1.5
+after joint, iSMV and V-SHARP, above 2 where LBV and PDF leave some."""
 HARMONIC_LIMIT = 0.35
 """Part of a local field's variance that may be harmonic: 0.01 to 0.06 in heads, 0.2 in small phantoms."""
 HARMONIC_FLOOR = 0.25
-"""Part of a total field's variance that is harmonic at least: 0.5; below 0.22 after high-pass filters."""
+"""Part of a total field's variance that is harmonic at least: 0.33 and 0.48; at most 0.2 after high-pass filters."""
 LOW_LIMIT = 0.5
-"""Least of `low_frequencies` in a local field: 0.7 to 8; below 0.3 after high-pass filters."""
+"""Least of `low_frequencies` in a local field: 0.6 to 10; below 0.4 without what is wider than 20 mm, 0.3 and 0.8 without
+what is wider than 30 mm."""
 TAIL_LIMIT = -0.1
 """Least of `tail_balance`: 0.2 to 0.5 in heads, about zero where noise rules."""
 MOST_SAMPLES = 40_000
