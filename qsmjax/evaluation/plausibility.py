@@ -32,8 +32,8 @@ HARMONIC_LIMIT = 0.35
 HARMONIC_FLOOR = 0.25
 """Part of a total field's variance that is harmonic at least: 0.33 and 0.48; at most 0.2 after high-pass filters."""
 LOW_LIMIT = 0.5
-"""Least of `low_frequencies` in a local field: 0.6 to 10; below 0.4 without what is wider than 20 mm, 0.3 and 0.8 without
-what is wider than 30 mm."""
+"""Least of `low_frequencies` in a local field: 0.6 to 10; below 0.4 after filters of 20 mm, 0.3 and 0.8 after those of
+30 mm."""
 TAIL_LIMIT = -0.1
 """Least of `tail_balance`: 0.2 to 0.5 in heads, about zero where noise rules."""
 MOST_SAMPLES = 40_000
