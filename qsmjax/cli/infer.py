@@ -161,15 +161,16 @@ def to_map(args: argparse.Namespace, stages: Mapping[str, Stage], scan: Scan, lo
       UserError: if the reference region does not fit.
     """
     invert = stages["inversion"]
-    notes = (*scan.notes, *invert.describe(local))
+    # the scan's own were said when it was read
+    described = invert.describe(local)
     if not args.quiet:
-        for note in notes:
+        for note in described:
             print(f"note: {note}")
     region = _region(args, scan, local)
     labels = on_grid(load_volume(args.labels), scan.volume, "labels") if args.labels else None
     with iterations(invert.run, invert.options, quiet=args.quiet) as reporting:
         solution, mapped = local_field_to_chi(local, invert.run, region=region, **invert.options, **reporting)
-    return Result(scan, stages, local, solution, mapped, notes, labels)
+    return Result(scan, stages, local, solution, mapped, (*scan.notes, *described), labels)
 
 
 def to_local_field(args: argparse.Namespace, stages: Mapping[str, Stage]) -> tuple[Scan, FieldMap]:
