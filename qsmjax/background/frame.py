@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from qsmjax.numerics.arrays import Mask, Volume
@@ -50,6 +51,7 @@ def in_frame(
 
     Raises:
       ValueError: if the mask is empty, a number is not positive, or nothing is left of the mask.
+      FloatingPointError: if the local field is not finite.
     """
     for name, value in options.items():
         if any(not v >= 0 for v in np.ravel(value) if isinstance(v, (int, float))):
@@ -68,7 +70,13 @@ def in_frame(
         raise ValueError(
             f"mask must be wider than the sphere, got nothing left of it: choose a smaller radius than {options}"
         )
-    return dataclasses.replace(field_map, field=leave(local.field, box, field_map.geometry.shape), mask=mask)
+    made = dataclasses.replace(field_map, field=leave(local.field, box, field_map.geometry.shape), mask=mask)
+    if not isinstance(made.field, jax.core.Tracer) and not bool(jnp.isfinite(made.field).all()):
+        raise FloatingPointError(
+            "the local field must stay finite, got NaN or infinity: check the total field and the noise map for NaN "
+            "inside the mask, and take such voxels out of it"
+        )
+    return made
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from qsmjax.inference.card import check_card
 from qsmjax.inference.regrid import Regrid, plan
@@ -63,7 +65,12 @@ def load_network(path: str | Path) -> Network:
     weights = jax.tree.map(jnp.asarray, variables)
     # the weights are an argument: as constants they would be copied into the compiled program
     compiled = jax.jit(lambda weights, field, mask: predict(network, weights, scaling, field, mask))
-    apply = lambda field, mask: compiled(weights, field, mask)
+
+    def apply(field: np.ndarray, mask: np.ndarray) -> Array:
+        try:
+            return compiled(weights, field, mask)
+        except flax.errors.FlaxError as error:
+            raise ValueError(f"{file} must hold the weights of the network in its card: {str(error)[:200]}") from error
 
     def way(field_map: FieldMap) -> Regrid | None:
         return plan(field_map.mask, field_map.geometry, card["voxel_size"], card["b0_dir"])

@@ -1,0 +1,472 @@
+"""Feed broken input to everything that reads, and tell what was neither a result nor an error of ours.
+
+    python benchmarks/fuzz.py                     25,000 cases, about three minutes
+    python benchmarks/fuzz.py --cases 500 --only nifti weights --seed 7
+    python benchmarks/fuzz.py --replay nifti:1234  one case, its traceback
+
+A case is (reader, number): a well-formed input, mutated as its number says. It passes if the reader returns, or raises
+ValueError, OSError or MemoryError, which a command turns into one line. It fails with any other exception, after
+10 s, when the process has grown beyond 2 GB, when a file outside of the case's folder is written, or when a pickle is
+loaded. Exit status 1 if any failed.
+"""
+
+import argparse
+import contextlib
+import gzip
+import io
+import json
+import resource
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax.numpy as jnp
+import nibabel as nib
+import numpy as np
+
+from qsmjax.cli import cosmos, infer, study_jobs
+from qsmjax.cli.errors import describe
+from qsmjax.cli.settings import options_of, parse_settings
+from qsmjax.cli.stages import choose_stages
+from qsmjax.inference.network import load_network
+from qsmjax.inversion import METHODS
+from qsmjax.io.bids import check_label, find_runs, parse_name, sidecar_of
+from qsmjax.io.nifti import load_volume, new_volume, save_volume
+from qsmjax.io.sidecar import load_json, load_parameters
+from qsmjax.io.weights import save_weights
+from qsmjax.registration.flirt import read_flirt
+from qsmjax.training.config import TrainConfig, from_dict, preset, with_settings
+
+SECONDS = 10
+MEMORY = 2 << 30
+ALLOWED = (ValueError, OSError, MemoryError)
+Rng = np.random.Generator
+Reader = Callable[[Rng, Path], object]
+
+
+class Broken(BaseException):
+    """A case that took too long, wrote where it may not, or loaded a pickle."""
+
+
+# ---- mutations
+
+
+def mutate(rng: Rng, data: bytes, head: int | None = None) -> bytes:
+    """Flip, overwrite, cut, insert or repeat some bytes, mostly in the first `head`."""
+    out = bytearray(data)
+    for _ in range(int(rng.integers(1, 6))):
+        if not out:
+            break
+        limit = min(head or len(out), len(out)) if rng.uniform() < 0.85 else len(out)
+        at = int(rng.integers(limit))
+        kind = rng.integers(7)
+        if kind == 0:
+            out[at] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            out[at] = int(rng.choice([0, 1, 0x7F, 0x80, 0xFF]))
+        elif kind == 2:
+            out[at : at + 4] = rng.choice([b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\0\0\xc0\x7f", b"\0\0\x80\x7f"])
+        elif kind == 3:
+            out[at : at + 2] = struct.pack("<h", int(rng.choice([-1, 0, 1, 32767, -32768, 256])))
+        elif kind == 4:
+            del out[int(rng.integers(len(out))) :]
+        elif kind == 5:
+            out[at:at] = rng.bytes(int(rng.integers(1, 9)))
+        else:
+            out[at : at + 1] = out[at : at + int(rng.integers(1, 64))] * 2
+    return bytes(out)
+
+
+WORDS = (
+    "",
+    "nan",
+    "-inf",
+    "1e999",
+    "-1",
+    "0",
+    "1e-30",
+    "true",
+    "None",
+    "null",
+    "[]",
+    "{}",
+    "((",
+    "9" * 400,
+    "../../x",
+    "\0",
+    "é",
+    "1,2,3",
+    "1,2",
+    "a=b",
+    " ",
+    "%s",
+    "\n",
+    "0x10",
+    "1_0",
+    "١",
+)
+
+
+def anything(rng: Rng, depth: int = 0) -> object:
+    """Return a JSON value of any kind."""
+    kind = rng.integers(9 if depth < 3 else 6)
+    if kind < 2:
+        return [0, 1, -1, 1e308, -1e-308, 3, 2**70, 0.5, float("nan"), float("inf")][rng.integers(10)]
+    if kind == 2:
+        return str(rng.choice(WORDS))
+    if kind < 5:
+        return [None, True, False][rng.integers(3)]
+    if kind < 7:
+        return [anything(rng, depth + 1) for _ in range(rng.integers(5))]
+    return {str(rng.choice(WORDS)): anything(rng, depth + 1) for _ in range(rng.integers(4))}
+
+
+def mutate_json(rng: Rng, value: object) -> object:
+    """Change something somewhere in a JSON value."""
+    if isinstance(value, dict) and value and rng.uniform() < 0.85:
+        key = list(value)[rng.integers(len(value))]
+        changed = dict(value)
+        kind = rng.integers(5)
+        if kind == 0:
+            del changed[key]
+        elif kind == 1:
+            changed[str(rng.choice(WORDS))] = anything(rng)
+        else:
+            changed[key] = mutate_json(rng, value[key])
+        return changed
+    if isinstance(value, list) and value and rng.uniform() < 0.7:
+        at = int(rng.integers(len(value)))
+        return [*value[:at], mutate_json(rng, value[at]), *value[at + 1 :]]
+    return anything(rng)
+
+
+# ---- well-formed inputs
+
+
+def _volume(rng: Rng) -> bytes:
+    shape = tuple(int(n) for n in rng.integers(1, 7, int(rng.integers(3, 6))))
+    kind = rng.choice(["i2", "f4", "f8", "u1", "c8", "rgb", ">i2", "i8"])
+    if kind == "rgb":
+        data = np.zeros(shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    else:
+        data = (100 * rng.normal(size=shape)).astype(kind)
+    image = (nib.Nifti2Image if rng.uniform() < 0.3 else nib.Nifti1Image)(data, np.diag([1.0, 1.2, 2.0, 1.0]))
+    if data.dtype.kind in "iu":
+        image.header.set_slope_inter(0.01, 3)
+    return image.to_bytes()
+
+
+def nifti(rng: Rng, place: Path) -> object:
+    """A NIfTI file whose header, or any byte, was changed; plain and gzipped, before and after compression."""
+    data = mutate(rng, _volume(rng), 352)
+    kind = rng.integers(4)
+    name = "v.nii.gz" if kind else "v.nii"
+    if kind == 3:
+        data = mutate(rng, gzip.compress(data, 1))
+    elif kind:
+        data = gzip.compress(data, 1)
+    (place / name).write_bytes(data)
+    volume = load_volume(place / name)
+    if not np.isfinite(volume.affine).all() or volume.data.ndim < 3:
+        raise AssertionError(f"a volume of {volume.data.shape} with affine {volume.affine.tolist()} was let in")
+    save_volume(place / "w.nii.gz", np.zeros(volume.data.shape, np.float32), volume)
+    return load_volume(place / "w.nii.gz")
+
+
+FIELD = np.where(np.ones((6, 5, 4)), 0.01, 0) * np.arange(4)
+
+
+def whole_infer(rng: Rng, place: Path) -> object:
+    """`infer` from broken files and flags to a map of TKD: whatever comes out is finite."""
+    for name in ("field", "mask", "noise", "mag"):
+        volume = {"field": FIELD, "mask": FIELD != 0, "noise": FIELD * 0 + 1e-3, "mag": FIELD * 0 + 5}[name]
+        save_volume(place / f"{name}.nii", volume, new_volume(volume, np.eye(4)))
+        if rng.uniform() < 0.4:
+            (place / f"{name}.nii").write_bytes(mutate(rng, (place / f"{name}.nii").read_bytes(), 352))
+    params = {"TE": [0.02], "B0": 3, "B0_dir": [0, 0, 1], "voxel_size": [1, 1, 1]}
+    (place / "params.json").write_text(json.dumps(mutate_json(rng, params) if rng.uniform() < 0.5 else params))
+    flags = {"--mask": "mask.nii", "--noise": "noise.nii", "--magnitude": "mag.nii", "--params": "params.json"}
+    words = [str(place / "field.nii"), "--method", "tkd", "--quiet", "--no-figure"]
+    for flag, name in flags.items():
+        if rng.uniform() < 0.6:
+            words += [flag, str(place / name)]
+    parser = argparse.ArgumentParser()
+    infer.add_arguments(parser)
+    args = parser.parse_args(words)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        infer.run(args)
+    chi = load_volume(place / "field_Chimap.nii.gz").data
+    if not np.isfinite(chi).all():
+        raise AssertionError("a map that is not finite was written")
+    return chi
+
+
+PARAMS = {"TE": [0.006, 0.012], "B0": 3.0, "B0_dir": [0.0, 0.0, 1.0], "voxel_size": [1.0, 1.0, 2.0]}
+
+
+def params(rng: Rng, place: Path) -> object:
+    """params.json and sidecars: other values, broken text, deep nesting, no text at all."""
+    text = json.dumps(mutate_json(rng, PARAMS))
+    kind = rng.integers(12)
+    if kind == 0:
+        text = "[" * int(rng.integers(1, 200_000))
+    data = mutate(rng, text.encode()) if kind < 5 else text.encode()
+    (place / "params.json").write_bytes(data)
+    load_json(place / "params.json")
+    return load_parameters(place / "params.json")
+
+
+def settings(rng: Rng, place: Path) -> object:
+    """`--set` of every inversion, and `--methods` of a study."""
+    name = str(rng.choice(list(METHODS)))
+    options = options_of(METHODS[name])
+    keys = [*options, "x", "inversion.weight", "background.method", ""]
+    pairs = [
+        f"{rng.choice(keys)}{rng.choice(['=', '=', '=', ''])}{rng.choice(WORDS)}" for _ in range(rng.integers(1, 3))
+    ]
+    if rng.uniform() < 0.3:
+        return study_jobs.resolve_method(f"{rng.choice([*WORDS, name])}={rng.choice([*WORDS, name])}", pairs)
+    if rng.uniform() < 0.4:
+        parser = argparse.ArgumentParser()
+        infer.add_arguments(parser)
+        args = parser.parse_args([str(place / "f.nii"), "--method", name, *(w for p in pairs for w in ("--set=" + p,))])
+        return choose_stages(args)
+    return parse_settings(pairs, options, name)
+
+
+def config(rng: Rng, place: Path) -> object:
+    """The config of a training run, from `--set` and from a checkpoint's JSON."""
+    kinds = list(TrainConfig.__dataclass_fields__)
+    if rng.uniform() < 0.5:
+        return with_settings(preset("tiny"), [f"{rng.choice([*kinds, 'x'])}={rng.choice(WORDS)}"])
+    values = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(preset("tiny")).items()}
+    changed = mutate_json(rng, values)
+    return from_dict(json.loads(json.dumps(changed)) if isinstance(changed, dict) else {"preset": changed})
+
+
+CARD = {
+    "name": "tiny",
+    "network": {"name": "qsmnet", "width": 1, "depth": 1, "kernel": 3},
+    "scaling": {"field_mean": 0.0, "field_std": 1.0, "chi_mean": 0.0, "chi_std": 1.0},
+    "voxel_size": [1.0, 1.0, 1.0],
+    "b0_dir": [0.0, 0.0, 1.0],
+}
+
+
+def weights(rng: Rng, place: Path) -> object:
+    """Weights: bytes changed, cut, another card, a pickle under their name; loaded as a network, not run."""
+    file = place / "w.safetensors"
+    card = mutate_json(rng, CARD) if rng.uniform() < 0.6 else CARD
+    with contextlib.suppress(*ALLOWED, TypeError):
+        save_weights(file, {"params": {"a": {"kernel": jnp.ones((2, 3))}}}, card)  # type: ignore[arg-type]
+    if not file.exists():
+        file.write_bytes(b"")
+    if rng.uniform() < 0.1:
+        file.write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
+    elif rng.uniform() < 0.6:
+        file.write_bytes(mutate(rng, file.read_bytes(), 200))
+    return load_network(file)
+
+
+def matrix(rng: Rng, place: Path) -> object:
+    """FLIRT's matrices."""
+    (place / "m.mat").write_bytes(mutate(rng, b"1 0 0 2\n0 1 0 3\n0 0 1 4\n0 0 0 1\n"))
+    return read_flirt(place / "m.mat")
+
+
+ODD = ("sub-01", "sub-", "sub-..", "sub-0 1", "ses-a", "anat", "sub-01_MEGRE.nii.gz", "sub-01_echo-1_part-phase_MEGRE.nii",
+       "sub-01_echo-x_MEGRE.nii.gz", "sub-é_GRE.nii", "sub-01_MEGRE.json", "sub-01_echo-1_echo-2_MEGRE.nii.gz", ".hidden",
+       "sub-01_part-mag_T2starw.nii.gz", "-", "sub-01_part-real_MEGRE.nii.gz", "a" * 200)  # fmt: skip
+
+
+def bids(rng: Rng, place: Path) -> object:
+    """BIDS trees with odd names, folders for files, loops of links, labels that lead out."""
+    here = [place]
+    for _ in range(int(rng.integers(2, 12))):
+        parent, name = here[rng.integers(len(here))], str(rng.choice(ODD))
+        target = parent / name
+        if target.exists() or target.is_symlink() or len(str(target)) > 3000:
+            continue
+        kind = rng.integers(6)
+        if kind < 3:
+            target.mkdir()
+            here.append(target)
+        elif kind == 3:
+            target.symlink_to(str(rng.choice(["..", ".", "/etc", name, "/"])))
+        else:
+            target.write_bytes(mutate(rng, b'{"EchoTime": 0.004}'))
+    label = str(rng.choice([*WORDS, "01", "../../etc", "sub-01"]))
+    parse_name(label)
+    with contextlib.suppress(ValueError):
+        check_label("--participant-label", label, "sub")
+    runs = find_runs(place, [label] if rng.uniform() < 0.3 else [])
+    for run in runs:
+        if ".." in run.stem or run.anat.is_absolute():
+            raise AssertionError(f"a run that leads out of the folder: {run}")
+        for file in run.files:
+            sidecar_of(place, file)
+    return runs
+
+
+def orientations(rng: Rng, place: Path) -> object:
+    """Folders of `cosmos` and `study`: files missing, broken, on other grids."""
+    for name in ("a", "b"):
+        (place / name).mkdir()
+        for what in ("localfield", "mask", "truth", "segmentation", "magnitude"):
+            if rng.uniform() < 0.75:
+                shape = (6, 5, 4) if rng.uniform() < 0.9 else (5, 5, 5)
+                volume = rng.integers(0, 3, shape) * (0.01 if what == "localfield" else 1.0)
+                save_volume(place / name / f"{what}.nii", volume, new_volume(volume, np.eye(4)))
+                if rng.uniform() < 0.25:
+                    (place / name / f"{what}.nii").write_bytes(
+                        mutate(rng, (place / name / f"{what}.nii").read_bytes(), 352)
+                    )
+        (place / name / "to_reference.mat").write_bytes(mutate(rng, b"1 0 0 2\n0 1 0 3\n0 0 1 4\n0 0 0 1\n"))
+    if rng.uniform() < 0.5:
+        (place / "segmentation.json").write_text(json.dumps(mutate_json(rng, {"caudate": [1], "white": [2]})))
+    cosmos.orientation_folders(place)
+    return study_jobs.read_subject(place)
+
+
+READERS: dict[str, tuple[Reader, float]] = {
+    "nifti": (nifti, 0.36),
+    "params": (params, 0.16),
+    "settings": (settings, 0.16),
+    "config": (config, 0.1),
+    "weights": (weights, 0.1),
+    "bids": (bids, 0.05),
+    "matrix": (matrix, 0.04),
+    "whole_infer": (whole_infer, 0.02),
+    "orientations": (orientations, 0.01),
+}
+"""Each reader and its part of the cases."""
+
+
+# ---- the oracle
+
+
+class Guard:
+    """Watches what the process opens for writing, and that no pickle is loaded."""
+
+    def __init__(self) -> None:
+        self.root: Path | None = None
+        self.outside: list[str] = []
+        sys.addaudithook(self._heard)
+
+    def _heard(self, event: str, args: tuple) -> None:
+        if self.root is None:
+            return
+        if event == "pickle.find_class":
+            self.outside.append(f"a pickle asked for {args}")
+        if event == "open" and isinstance(args[0], str | bytes) and isinstance(args[1], str):
+            path = args[0].decode(errors="replace") if isinstance(args[0], bytes) else args[0]
+            if any(letter in args[1] for letter in "wax+"):
+                self._check(path)
+        if event in ("os.rename", "os.mkdir", "os.symlink"):
+            self._check(str(args[1] if event != "os.mkdir" else args[0]))
+
+    def _check(self, path: str) -> None:
+        inside = Path(path).absolute().is_relative_to(self.root or "/")
+        if not inside and path not in ("/dev/null",):
+            self.outside.append(path)
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Break off what takes longer."""
+
+    def stop(*_: object) -> None:
+        raise Broken(f"took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def try_case(name: str, number: int, place: Path, guard: Guard, *, seed: int = 0) -> str | None:
+    """Run one case; return what went wrong, None if nothing did."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    rng = np.random.default_rng([seed, list(READERS).index(name), number])
+    guard.outside, guard.root = [], place
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wrong = None
+    try:
+        with limited(SECONDS):
+            READERS[name][0](rng, place)
+    except ALLOWED as error:
+        line = describe(error)
+        if "\n" in line or not line:
+            wrong = f"a message of no or several lines: {line!r}"
+    except SystemExit as error:
+        wrong = f"left by {error!r}"
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        at = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in at if "qsmjax" in frame.filename] or list(at)
+        wrong = f"{type(error).__name__}: {str(error)[:150]} at {Path(own[-1].filename).name}:{own[-1].lineno}"
+    finally:
+        guard.root = None
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    if grown > MEMORY:
+        wrong = f"grew by {grown / 1e9:.1f} GB"
+    return wrong or (f"wrote or loaded: {guard.outside[:3]}" if guard.outside else None)
+
+
+def run_cases(cases: int, only: list[str], seed: int, say: Callable[[str], None] = print) -> int:
+    """Run the cases of each reader; return how many failed."""
+    guard, failed = Guard(), 0
+    share = sum(READERS[name][1] for name in only)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in only:
+            started, found = time.perf_counter(), {}
+            count = max(1, round(cases * READERS[name][1] / share))
+            for number in range(count):
+                wrong = try_case(name, number, Path(folder) / "case", guard, seed=seed)
+                if wrong:
+                    failed += 1
+                    found.setdefault(wrong.split(" at ")[-1] if " at " in wrong else wrong[:60], []).append(
+                        (number, wrong)
+                    )
+            seconds = time.perf_counter() - started
+            bad = sum(len(v) for v in found.values())
+            say(f"{name:13} {count:6} cases, {bad} failed, {1000 * seconds / count:.1f} ms each")
+            for cases_of in found.values():
+                say(f"    {len(cases_of)} x {name}:{cases_of[0][0]}  {cases_of[0][1]}")
+    return failed
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=25_000)
+    parser.add_argument("--only", nargs="+", choices=READERS, default=list(READERS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--replay", metavar="READER:NUMBER")
+    args = parser.parse_args()
+    if args.replay:
+        name, number = args.replay.split(":")
+        with tempfile.TemporaryDirectory() as folder:
+            rng = np.random.default_rng([args.seed, list(READERS).index(name), int(number)])
+            print(READERS[name][0](rng, Path(folder)))
+        return 0
+    started = time.perf_counter()
+    failed = run_cases(args.cases, args.only, args.seed, lambda line: print(line, flush=True))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print(f"{args.cases} cases, {failed} failed, {time.perf_counter() - started:.0f} s, peak {peak:.2f} GB")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
