@@ -26,7 +26,8 @@ from qsmjax.cli.outputs import Result, write_result
 from qsmjax.cli.progress import iterations
 from qsmjax.cli.scan import Scan, on_grid, read_scan
 from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages
-from qsmjax.inversion import METHODS
+from qsmjax.evaluation.guards import input_warnings
+from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import SUFFIXES, load_volume
 from qsmjax.phase.scaling import PhaseUnits
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
       The exit status.
     """
     if args.list_methods:
-        methods.print_methods(METHODS)
+        methods.print_methods(INVERSIONS)
         return 0
     if not args.field:
         raise UserError("FIELD must be given: the field to invert, or phase with --input phase (.nii or .nii.gz)")
@@ -170,7 +171,9 @@ def to_map(args: argparse.Namespace, stages: Mapping[str, Stage], scan: Scan, lo
     labels = on_grid(load_volume(args.labels), scan.volume, "labels") if args.labels else None
     with iterations(invert.run, invert.options, quiet=args.quiet) as reporting:
         solution, mapped = local_field_to_chi(local, invert.run, region=region, **invert.options, **reporting)
-    return Result(scan, stages, local, solution, mapped, (*scan.notes, *described), labels)
+    # the map as the inversion gave it: what is taken for zero changes nothing of it
+    unlikely = tuple(input_warnings(local, solution.chi))
+    return Result(scan, stages, local, solution, mapped, (*scan.notes, *described), labels, unlikely)
 
 
 def to_local_field(args: argparse.Namespace, stages: Mapping[str, Stage]) -> tuple[Scan, FieldMap]:

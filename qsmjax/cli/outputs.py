@@ -33,6 +33,7 @@ class Result:
       mapped: the referenced map.
       notes: what was done that a user should know.
       labels: a segmentation on the scan's grid, for the report.
+      unlikely: what speaks against the input's being what it was taken for, in lines.
     """
 
     scan: Scan
@@ -42,10 +43,16 @@ class Result:
     mapped: Referenced
     notes: tuple[str, ...]
     labels: np.ndarray | None = None
+    unlikely: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
-        """What went less than well."""
+        """What went less than well, and what the input is unlike."""
+        return [*self.unfinished, *self.unlikely]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """What the solver did not reach."""
         if bool(np.all(self.solution.converged)):
             return []
         return [
