@@ -54,7 +54,7 @@ class Page:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait_for(self, expression: str, seconds: float = 30) -> None:
+    def wait_for(self, expression: str, seconds: float = 120) -> None:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not self.value(expression):
@@ -82,7 +82,7 @@ class Page:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def _receive(self, seconds: float = 60) -> dict:
+    def _receive(self, seconds: float = 120) -> dict:
         while b"\0" not in self.buffer:
             assert select.select([self.read], [], [], seconds)[0], "the browser must answer, got silence"
             self.buffer += os.read(self.read, 1 << 20)
@@ -122,6 +122,10 @@ def browser(folder: pathlib.Path) -> Iterator[Page]:
         yield Page(from_browser[0], to_browser[1])
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         os.close(to_browser[1])
         os.close(from_browser[0])
