@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from qsmjax.evaluation.metrics import hfen, nrmse, xsim
-from qsmjax.inversion import METHODS
+from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.io.nifti import load_volume
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry_from_affine
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("truth")
     parser.add_argument("--mask")
     parser.add_argument("--noise", help="standard deviation of the field's noise [ppm]")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["tkd", "tv"])
+    parser.add_argument("--methods", nargs="+", choices=INVERSIONS, default=["tkd", "tv"])
     args = parser.parse_args()
     field, truth = load_volume(args.field), load_volume(args.truth).data
     mask = load_volume(args.mask).data != 0 if args.mask else field.data != 0
@@ -33,7 +33,7 @@ def main() -> None:
     scan = field_map(field.data, mask, geometry_from_affine(field.affine, field.shape), noise=noise)
     for name in args.methods:
         started = time.perf_counter()
-        chi = np.asarray(METHODS[name](scan).chi)
+        chi = np.asarray(INVERSIONS[name](scan).chi)
         seconds = time.perf_counter() - started
         error, similarity, detail = (float(metric(chi, truth, mask)) for metric in (nrmse, xsim, hfen))
         print(f"{name:8} NRMSE {error:5.1f} %  xSIM {similarity:.3f}  HFEN {detail:5.1f} %  {seconds:5.1f} s")

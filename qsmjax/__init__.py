@@ -1,1 +1,20 @@
 """Quantitative susceptibility mapping in JAX: from the field of a gradient-echo scan to tissue susceptibility."""
+
+from collections.abc import Callable
+
+
+def load(name: str) -> Callable:
+    """Load a network that comes with qsmjax: `qsmjax.load("learned")(field_map)` has chi and std [ppm].
+
+    Args:
+      name: of its weights.
+
+    Returns:
+      (FieldMap, *, tile, halo) -> Solution.
+
+    Raises:
+      ValueError: if there is none of that name.
+    """
+    from qsmjax.inference.shipped import load_shipped  # not paid for by others
+
+    return load_shipped(name)

@@ -10,7 +10,7 @@ from qsmjax.background import METHODS as BACKGROUNDS
 from qsmjax.cli import methods
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.settings import options_of, parse_settings
-from qsmjax.inversion import METHODS as INVERSIONS
+from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.physics.field_map import FieldMap
 
 INPUTS = ("localfield", "totalfield", "phase")

@@ -20,7 +20,7 @@ from qsmjax.cli.errors import UserError, describe
 from qsmjax.cli.methods import choose
 from qsmjax.cli.scan import on_grid
 from qsmjax.cli.settings import options_of, parse_settings
-from qsmjax.inversion import METHODS
+from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.io.nifti import file_hash, load_volume
 from qsmjax.io.sidecar import load_json
 from qsmjax.simulate.tissue import FREESURFER
@@ -84,8 +84,8 @@ def resolve_method(spec: str, settings: Sequence[str]) -> Method:
     label, equals, where = spec.strip().partition("=")
     where = where if equals else label
     own = [pair.partition(".")[2] for pair in settings if pair.partition(".")[0] == label]
-    if where in METHODS or not Path(where).exists():
-        invert, origin = choose(where, METHODS, what="--methods (a name, or LABEL=PATH of a network)"), where
+    if where in INVERSIONS or not Path(where).exists():
+        invert, origin = choose(where, INVERSIONS, what="--methods (a name, or LABEL=PATH of a network)"), where
     else:
         from qsmjax.inference.network import WEIGHTS, load_network  # not paid for where no network is asked for
 

@@ -3,6 +3,7 @@
   python train.py --workdir W                    QSMnet on heads that are drawn as it trains
   python train.py --workdir W --config tiny      a small one, ten minutes on two CPU cores
   python train.py --workdir W --labels LABELS    on heads of real anatomy, out of label maps
+  python train.py --workdir W --config learned --labels LABELS    the inversion that is shipped
   python train.py --workdir W --data MAPS        on NAME_chi.nii.gz (with NAME_field.nii.gz, NAME_mask.nii.gz)
 
 Started again on the same W it goes on from its last checkpoint, to the same bits. SIGTERM saves and ends it. W holds
@@ -29,6 +30,7 @@ from qsmjax.training.config import PRESETS, TrainConfig, preset, with_settings
 from qsmjax.training.data import Drawn, Maps, Patches, Source
 from qsmjax.training.files import load_maps
 from qsmjax.training.labels import load_labels
+from qsmjax.training.learn import learn, stored_run
 from qsmjax.training.loop import Watcher, train
 
 
@@ -66,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     hosts.join(args.coordinator, args.processes, args.process_id)
     with locked(workdir) if hosts.is_first() else contextlib.nullcontext():
         config = choose_config(workdir, args.config, args.set, args.steps)
+        if config.network == "correction":
+            return learn_inversion(workdir, config, args)
         # or one of them might take the folder that another makes for a run to go on with
         hosts.wait_for_all("config")
         source, held_out = choose_data(config, args.data, args.labels, args.validation)
@@ -75,6 +79,22 @@ def run(args: argparse.Namespace) -> int:
                 watcher.said(f"stopped and saved after step {outcome.step}; the same command goes on from there")
             else:
                 watcher.said(f"done: {workdir / 'weights.safetensors'}, training.html, metrics.csv")
+    return 0
+
+
+def learn_inversion(workdir: Path, config: TrainConfig, args: argparse.Namespace) -> int:
+    """Train the learned inversion, on label maps and in one process.
+
+    Raises:
+      UserError: if there are none, or the run is spread over processes.
+    """
+    if args.labels is None or not Path(args.labels).exists():
+        raise UserError(f"--labels must be a folder of label maps for --config learned, got {args.labels}")
+    if args.processes not in (None, 1) or hosts.in_cluster():
+        raise UserError("--config learned must be trained in one process, on all of its devices: leave out --processes")
+    with watching(args.quiet) as watcher:
+        learn(workdir, config, Path(args.labels), watcher.said, devices=args.devices)
+        watcher.said(f"done: {workdir / 'weights.safetensors'}, metrics.csv")
     return 0
 
 
@@ -103,7 +123,7 @@ def choose_config(workdir: Path, name: str | None, settings: list[str], steps: i
 def stored_config(workdir: Path) -> TrainConfig | None:
     """Read the config of the run in a work folder; None where there is none."""
     if not (workdir / "checkpoints").is_dir():
-        return None
+        return stored_run(workdir)
     checkpoints = Checkpoints(workdir)
     try:
         return checkpoints.config() if checkpoints.latest() is not None else None

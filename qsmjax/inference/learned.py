@@ -5,10 +5,10 @@
 No resampling and no turning: the network is told the grid. Only what is learned is tiled, where memory asks for it.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,13 +21,12 @@ from qsmjax.models import unrolled
 from qsmjax.numerics.box import Box, bounding_box, enter, frame_shape
 from qsmjax.numerics.kspace import crop_to
 from qsmjax.physics.field_map import FieldMap
-from qsmjax.physics.geometry import Geometry
 
 HALO = 24
 """Overlap of tiles [voxels]; docs/reliability.md states the seam that it leaves."""
 
 
-def learned_inversion(network: nn.Module, variables: Mapping[str, Any], card: Mapping[str, Any]) -> Callable:
+def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any], card: Mapping[str, Any]) -> Callable:
     """Make the inversion of a trained correction.
 
     Args:
@@ -39,12 +38,13 @@ def learned_inversion(network: nn.Module, variables: Mapping[str, Any], card: Ma
       (FieldMap, *, tile, halo) -> Solution.
     """
     calibration = float(card.get("calibration", 1.0))
-    stride = int(getattr(network, "stride"))
+    stride = network.stride
     weights = jax.tree.map(jnp.asarray, dict(variables))
 
     @jax.jit
     def correct(weights, features, numbers):
-        change, spread = network.apply(weights, features[None], numbers[None])
+        made: Any = network.apply(weights, features[None], numbers[None])
+        change, spread = made
         return jnp.stack([change[0], spread[0]])
 
     def learned(field_map: FieldMap, *, tile: int | None = None, halo: int = HALO) -> Solution:
@@ -86,7 +86,7 @@ def learned_inversion(network: nn.Module, variables: Mapping[str, Any], card: Ma
 def _features(field_map: FieldMap, box: Box) -> Array:
     """Look at a field in its frame; cut to the box."""
     shape = frame_shape(box, MARGIN)
-    grid = Geometry(shape, field_map.geometry.voxel_size, field_map.geometry.b0_dir)
+    grid = dataclasses.replace(field_map.geometry, shape=shape)
     parts = [field_map.field, field_map.mask, field_map.noise, field_map.magnitude]
     field, mask, noise, magnitude = (enter(part, box, shape) for part in parts)
     made = _look(field, mask, grid, noise, magnitude)

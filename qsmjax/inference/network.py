@@ -15,12 +15,14 @@ import numpy as np
 from jaxtyping import Array
 
 from qsmjax.inference.card import check_card
+from qsmjax.inference.learned import learned_inversion
 from qsmjax.inference.regrid import Regrid, plan
 from qsmjax.inference.tiles import apply_tiled
 from qsmjax.inversion.solution import Solution
 from qsmjax.io.weights import load_weights
 from qsmjax.models.build import build
 from qsmjax.models.scaling import Scaling, predict
+from qsmjax.models.unrolled import Correction
 from qsmjax.numerics.box import bounding_box
 from qsmjax.physics.field_map import FieldMap
 
@@ -58,8 +60,11 @@ def load_network(path: str | Path) -> Network:
     if not file.is_file():
         raise FileNotFoundError(f"{path} must hold {WEIGHTS}, got none: train there first, or wait for its first save")
     variables, card = load_weights(file)
-    check_card(file, card)
+    check_card(file, card, ("name", "network"))
     network = build(card["network"])
+    if isinstance(network, Correction):
+        return Network(str(card["name"]), learned_inversion(network, variables, card), lambda _: [], card)
+    check_card(file, card)
     scaling = Scaling(**card["scaling"])
     stride = 2 ** int(getattr(network, "depth", 0))
     weights = jax.tree.map(jnp.asarray, variables)

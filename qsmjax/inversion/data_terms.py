@@ -55,7 +55,7 @@ def nonlinear(field: Volume, weights: Volume, radians: ArrayLike, penalty: float
     stiffness = weights**2 / penalty
 
     def prox(made: Volume) -> Volume:
-        asked = radians * (made - field)
+        asked = jnp.asarray(radians) * (made - field)
         off = asked / (1 + stiffness)
         for _ in range(DESCENTS):
             off = asked / (1 + stiffness * curvature(off**2))

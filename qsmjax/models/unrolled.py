@@ -7,7 +7,7 @@ know no kernel: voxel size, B0's direction and the noise come to it as numbers. 
 without resampling or turning.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,7 @@ from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.measured import measured
 from qsmjax.inversion.variation import minimise_variation
 from qsmjax.inversion.weighting import masked_mean
-from qsmjax.models.layers import Conv3d, draw_kernel
+from qsmjax.models.layers import Conv3d
 from qsmjax.numerics.arrays import Mask, Vector, Volume
 from qsmjax.numerics.kspace import multiply_k
 from qsmjax.numerics.operators import difference
@@ -173,8 +173,11 @@ class Correction(nn.Module):
             width = self.width[level]
             raised = depth_to_space(Conv3d(8 * width, 1, self.dtype)(maps))
             maps = self._blocks(kept[level] + raised, numbers, width)
-        out = _Zero(16)(nn.relu(maps).astype(jnp.float32))
-        change, spread = jnp.moveaxis(depth_to_space(out), -1, 0)
+        maps = nn.relu(maps).astype(jnp.float32)
+        change = depth_to_space(_Zero(8)(maps))[..., 0]
+        # what is uncertain is read off what the map needs: it must not pull the network its own way
+        seen = nn.relu(nn.Dense(self.width[0])(jax.lax.stop_gradient(maps)))
+        spread = depth_to_space(_Zero(8)(seen))[..., 0]
         # errors grow with the source: near lesions they are a part of it
         scale = UNIT * jnp.sqrt(1 + (chi / (4 * UNIT)) ** 2)
         return scale * change, jnp.log(0.2 * scale) + 4 * jnp.tanh(spread / 4)

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ from qsmjax.numerics.resample import resample_k
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry_from_affine
 from qsmjax.simulate.anatomy import Anatomy, anatomy
-from qsmjax.simulate.lesions import Lesion
+from qsmjax.simulate.lesions import Kind, Lesion
 from qsmjax.simulate.sample import sample
 from qsmjax.simulate.scan import Grid, grid_around, refine
 
@@ -34,7 +34,7 @@ FINER = 2
 """Voxels along each edge of a scan's voxel that it is sampled by; the label maps hold no finer detail."""
 NOISE = (2.5e-4, 5e-3)
 """Standard deviation of the field's noise, drawn evenly in its logarithm [ppm]."""
-KINDS = ("microbleed", "haemorrhage", "calcification", "plaque")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Example(NamedTuple):
@@ -78,11 +78,13 @@ def draw_subject(rng: np.random.Generator, path: str | Path) -> Anatomy:
 
 def draw_scans(rng: np.random.Generator, head: Anatomy) -> Iterator[Example]:
     """Scan a subject as a whole, in voxels of 1.3 to 2 mm, and then in boxes of voxels of 0.5 to 1.4 mm."""
-    yield scan_grid(rng, head, grid_around(head, _voxel_size(rng, 1.3, 2.0), tilt=_tilt(rng), about=rng.normal(size=3)))
+    yield scan_grid(
+        rng, head, grid_around(head, _voxel_size(rng, 1.3, 2.0), tilt=_tilt(rng), about=list(rng.normal(size=3)))
+    )
     inside = np.argwhere(head.brain)
     for _ in range(BOXES):
         size = _voxel_size(rng, 0.5, 1.4)
-        turned = grid_around(head, size, tilt=_tilt(rng), about=rng.normal(size=3)).affine
+        turned = grid_around(head, size, tilt=_tilt(rng), about=list(rng.normal(size=3))).affine
         middle = head.affine[:3, :3] @ inside[rng.integers(len(inside))] + head.affine[:3, 3]
         affine = np.array(turned)
         affine[:3, 3] = middle - turned[:3, :3] @ np.full(3, (BOX - 1) / 2)
@@ -171,7 +173,9 @@ def load_example(path: Path) -> Example:
     return Example(**parts)
 
 
-def make_bank(folder: Path, labels: list[Path], *, subjects: int, seed: int = 0, share: tuple[int, int] = (0, 1)) -> int:
+def make_bank(
+    folder: Path, labels: list[Path], *, subjects: int, seed: int = 0, share: tuple[int, int] = (0, 1)
+) -> int:
     """Make the scans of a bank that are not there yet.
 
     Args:

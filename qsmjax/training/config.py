@@ -21,7 +21,10 @@ class TrainConfig:
       preset: the name that it began from.
       seed: of the weights, the samples and the noise.
 
-      width, depth, kernel, activation, momentum, dtype, remat: the network's (`models.qsmnet`).
+      network: "qsmnet", or "correction" for the learned inversion (`training.learn`), which heeds seed, dtype, patch,
+        subjects, batch, steps, learning_rate and validate_every alone.
+      width, depth, kernel, activation, momentum, dtype, remat: QSMnet's (`models.qsmnet`).
+      subjects: simulated for the learned inversion's bank.
 
       patch: voxels of a training sample.
       voxel_size: edges of a voxel [mm].
@@ -55,6 +58,8 @@ class TrainConfig:
     preset: str = "qsmnet"
     seed: int = 0
 
+    network: str = "qsmnet"
+    subjects: int = 24
     width: int = 32
     depth: int = 4
     kernel: int = 5
@@ -97,7 +102,9 @@ class TrainConfig:
         Raises:
           ValueError: if a value is out of range; names it, what it must be, and what it was.
         """
-        self._positive("width", "kernel", "batch", "accumulate", "steps", "validate_every", "checkpoint_every")
+        self._positive(
+            "width", "kernel", "subjects", "batch", "accumulate", "steps", "validate_every", "checkpoint_every"
+        )
         self._positive("learning_rate", "patch", "voxel_size", "grid", "validation_shape")
         for name in ("depth", "warmup", "clip", "noise", "chi_scale", "loss_l1", "loss_model", "loss_gradient"):
             self._must(name, min(_as_tuple(getattr(self, name))) >= 0, "not be negative")
@@ -116,8 +123,10 @@ class TrainConfig:
 
     def model(self) -> dict[str, Any]:
         """Return the part that `models.build` takes."""
+        if self.network == "correction":
+            return {"name": "correction", "dtype": self.dtype}
         names = ("width", "depth", "kernel", "activation", "momentum", "dtype", "remat")
-        return {"name": "qsmnet", **{name: getattr(self, name) for name in names}}
+        return {"name": self.network, **{name: getattr(self, name) for name in names}}
 
     def loss_weights(self) -> tuple[float, float, float]:
         """Return the weights of the L1, model and gradient terms."""
@@ -140,6 +149,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "qsmnet": {},
     # chi of up to +-1.4 ppm, as in haemorrhages and calcifications
     "qsmnet_plus": {"chi_scale": (0.5, 4.0), "negate": 0.5},
+    # the inversion that is shipped: needs --labels
+    "learned": {
+        "network": "correction",
+        "patch": (48, 48, 48),
+        "batch": 2,
+        "steps": 2400,
+        "learning_rate": 1e-2,
+        "validate_every": 200,
+    },
     # a QSMnet small enough that two CPU cores train it in ten minutes, on heads without lesions: few as they are, they
     # outweigh the tissue in the variance that maps are normalised by
     "tiny": {

@@ -6,7 +6,6 @@ Each patch counts alike, however large its errors: what a lesion leaves does not
 does not move the map, makes s the standard deviation of what is left.
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -104,7 +103,8 @@ def loss_of(
     """Return the loss of a batch of patches, and its terms."""
     features = batch["features"].astype(jnp.float32)
     numbers = jax.vmap(unrolled.about)(batch["voxel_size"], batch["b0_dir"])
-    change, spread = network.apply({"params": params}, features, numbers)
+    made: Any = network.apply({"params": params}, features, numbers)
+    change, spread = made
     mask = batch["mask"]
     begun = jnp.where(mask, unrolled.UNIT * jnp.sinh(features[..., 0]) - batch["chi"], 0)
     error = jnp.where(mask, begun + change, 0)

@@ -1,0 +1,239 @@
+"""The run that trains the learned inversion: a bank of scans, what the physics sees of them, and a correction of it.
+
+    W/bank/        scans with their truth
+    W/seen/        the same as the network sees them
+    W/state.safetensors, W/weights.safetensors, W/metrics.csv
+
+Whatever is there is not made again, so a run that was ended goes on. Batches follow from the seed and the step.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from qsmjax.inference.network import WEIGHTS
+from qsmjax.io.aside import write_aside
+from qsmjax.io.nifti import SUFFIXES
+from qsmjax.io.weights import load_weights, save_weights
+from qsmjax.models import unrolled
+from qsmjax.models.build import build
+from qsmjax.training import correction, record
+from qsmjax.training.bank import load_example, make_bank
+from qsmjax.training.checkpoint import LICENCE
+from qsmjax.training.config import TrainConfig, from_dict
+from qsmjax.training.correction import Seen
+from qsmjax.training.devices import choose_devices, compile_step, compiled
+
+STATE = "state.safetensors"
+EMA = 0.995
+HELD_OUT = 2
+"""Subjects that are not trained on: the last of the bank."""
+JUDGED = 24
+"""Patches of them that are looked at."""
+WITHIN = 0.6827
+"""Part of the voxels whose error must lie within one standard deviation."""
+
+Batch = dict[str, Any]
+
+
+@flax.struct.dataclass
+class Progress:
+    """What training changes: steps taken, parameters, their moving average, the optimiser's state."""
+
+    step: Any
+    params: Any
+    ema: Any
+    optimiser: Any
+
+
+def learn(
+    workdir: Path,
+    config: TrainConfig,
+    labels: Path,
+    say: Callable[[str], None],
+    *,
+    devices: int | None = None,
+    until: int | None = None,
+) -> int:
+    """Train to the end, saving on the way.
+
+    Args:
+      workdir: where all goes; what is in it is gone on with.
+      config: of the run.
+      labels: folder of label maps in FreeSurfer's numbers.
+      say: hears lines for the user.
+      devices: the most to use.
+      until: end after this many steps; the schedule stays the config's.
+
+    Returns:
+      The steps that were taken.
+
+    Raises:
+      ValueError: if there is no label map, or the loss is no longer finite.
+    """
+    scans = see_all(workdir, config, labels, say)
+    held = {f"{n:04d}" for n in range(config.subjects - HELD_OUT, config.subjects)} if config.subjects > 3 else set()
+    own = [seen for name, seen in scans.items() if name[:4] not in held]
+    judged = [seen for name, seen in scans.items() if name[:4] in held] or own
+    network = build(config.model())
+    assert isinstance(network, unrolled.Correction)
+    optimiser = correction.make_optimiser(config.steps, config.learning_rate)
+    step = compile_step(
+        partial(take_step, network=network, optimiser=optimiser), choose_devices(config.batch, 1, devices)
+    )
+    progress = restore(workdir, begin(network, optimiser, config.seed))
+    placed, rows, pending = step.place(progress), record.read_rows(workdir, int(progress.step)), []
+    begun, before = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
+    steps = config.steps if until is None else min(until, config.steps)
+    for taken in range(int(progress.step) + 1, steps + 1):
+        placed, terms = step.run(placed, draw(config, taken, own, config.batch))
+        pending.append(step.take(terms))
+        last = taken == steps
+        if taken % config.validate_every == 0 or last:
+            row = {"step": float(taken), "seconds": before + time.monotonic() - begun, **record.mean_row(pending)}
+            if not np.isfinite(row["loss"]):
+                raise ValueError(f"loss must stay finite, got {row['loss']} by step {taken}: lower learning_rate")
+            progress, pending = step.take(placed), []
+            row |= judge(network, progress.ema, config, judged)
+            rows.append(row)
+            save(workdir, config, progress)
+            export(workdir, config, network, progress, row, f"{config.subjects} subjects of {labels.name}")
+            record.write_rows(workdir, rows)
+            say(
+                f"step {taken}, {row['seconds']:.0f} s: errors over the start's: L1 {row['val_l1']:.3f}, "
+                f"RMS {row['val_rms']:.3f}, gradient {row['val_gradient']:.3f}"
+            )
+    return steps
+
+
+def see_all(workdir: Path, config: TrainConfig, labels: Path, say: Callable[[str], None]) -> dict[str, Seen]:
+    """Make the bank, and let the physics look at its scans."""
+    found = sorted(p for p in labels.iterdir() if p.name.endswith(SUFFIXES)) if labels.is_dir() else [labels]
+    if not found:
+        raise ValueError(f"{labels} must hold label maps (.nii, .nii.gz), got none")
+    say(f"{config.subjects} subjects out of {len(found)} label maps: the scans are simulated first")
+    bank, folder = workdir / "bank", workdir / "seen"
+    make_bank(bank, found, subjects=config.subjects, seed=config.seed)
+    folder.mkdir(exist_ok=True)
+    scans = {}
+    for path in sorted(bank.glob("*.npz")):
+        kept = folder / path.name
+        if not kept.exists():
+            made = correction.see(load_example(path))
+            with write_aside(kept) as temporary, temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **made._asdict())
+        with np.load(kept, allow_pickle=False) as parts:
+            scans[path.stem] = Seen(**parts)
+    return scans
+
+
+def draw(config: TrainConfig, step: int, scans: list[Seen], count: int) -> Batch:
+    """Cut a batch of patches: the same for the same seed and step."""
+    rng = np.random.default_rng((config.seed, step))
+    patches = [correction.cut(rng, scans[rng.integers(len(scans))], config.patch[0]) for _ in range(count)]
+    return {name: np.stack([patch[name] for patch in patches]) for name in patches[0]}
+
+
+def begin(network: unrolled.Correction, optimiser: optax.GradientTransformation, seed: int) -> Progress:
+    """Draw the weights of a run's beginning."""
+    edge = 2 * network.stride
+    box, numbers = jnp.zeros((1, edge, edge, edge, unrolled.FEATURES)), jnp.zeros((1, unrolled.ABOUT))
+    params = compiled(lambda: network.init(jax.random.key(seed), box, numbers)["params"])()
+    return Progress(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimiser.init(params))
+
+
+def take_step(
+    progress: Progress, batch: Batch, *, network: nn.Module, optimiser: Any, axis_name: str | None = None
+) -> tuple[Progress, dict[str, Any]]:
+    """Take the gradient of a batch, or of a device's share of it, and step."""
+    lossy = lambda params: correction.loss_of(network, params, batch)
+    (loss, terms), gradient = jax.value_and_grad(lossy, has_aux=True)(progress.params)
+    terms = {"loss": loss, **terms}
+    if axis_name is not None:
+        gradient, terms = jax.lax.pmean((gradient, terms), axis_name)
+    updates, state = optimiser.update(gradient, progress.optimiser, progress.params)
+    params = optax.apply_updates(progress.params, updates)
+    # a short memory at first, so that the beginning is soon forgotten
+    decay = jnp.minimum(EMA, (1 + progress.step) / (10 + progress.step))
+    ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, progress.ema, params)
+    return Progress(progress.step + 1, params, ema, state), terms
+
+
+def judge(network: nn.Module, params: Any, config: TrainConfig, scans: list[Seen]) -> record.Row:
+    """Look at subjects that were not trained on: errors over the start's, and what the predicted std is short of."""
+    look = _looking(network)
+    rows, offs = [], []
+    for number in range(JUDGED):
+        batch = draw(dataclasses.replace(config, seed=config.seed + 1), number, scans, 1)
+        terms, off = jax.device_get(look(params, batch))
+        rows.append(terms)
+        offs.append(np.abs(off[batch["mask"]]))
+    calibration = float(np.quantile(np.concatenate(offs), WITHIN))
+    return {**{f"val_{name}": value for name, value in record.mean_row(rows).items()}, "calibration": calibration}
+
+
+def _looking(network: nn.Module) -> Callable:
+    def look(params, batch):
+        numbers = jax.vmap(unrolled.about)(batch["voxel_size"], batch["b0_dir"])
+        features = batch["features"].astype(jnp.float32)
+        made: Any = network.apply({"params": params}, features, numbers)
+        change, spread = made
+        error = unrolled.UNIT * jnp.sinh(features[..., 0]) + change - batch["chi"]
+        return correction.loss_of(network, params, batch)[1], error * jnp.exp(-spread)
+
+    return compiled(look)
+
+
+def save(workdir: Path, config: TrainConfig, progress: Progress) -> None:
+    """Write the state, whole or not at all."""
+    leaves = jax.tree.leaves(progress)
+    arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    save_weights(workdir / STATE, arrays, {"name": "state", "config": config.to_dict()})
+
+
+def stored_run(workdir: Path) -> TrainConfig | None:
+    """Return the config of the run that is in a folder; None where there is none."""
+    return from_dict(load_weights(workdir / STATE)[1]["config"]) if (workdir / STATE).is_file() else None
+
+
+def restore(workdir: Path, fresh: Progress) -> Progress:
+    """Read the state of a run that is in the folder, or begin.
+
+    Raises:
+      ValueError: if it is that of another network.
+    """
+    if not (workdir / STATE).is_file():
+        return fresh
+    arrays, _ = load_weights(workdir / STATE)
+    leaves, tree = jax.tree.flatten(fresh)
+    stored = [arrays[name] for name in sorted(arrays)]
+    if [np.shape(a) for a in stored] != [np.shape(a) for a in leaves]:
+        raise ValueError(f"{workdir} must hold a run of this network, got other sizes: choose another --workdir")
+    return jax.tree.unflatten(tree, stored)
+
+
+def export(
+    workdir: Path, config: TrainConfig, network: nn.Module, progress: Progress, row: record.Row, data: str
+) -> None:
+    """Write the weights with their card."""
+    card = {
+        "name": config.preset,
+        "network": config.model(),
+        "config": config.to_dict(),
+        "calibration": row["calibration"],
+        "step": int(progress.step),
+        "scores": {name: value for name, value in row.items() if name.startswith("val_")},
+        "training_data": data,
+        "licence": LICENCE,
+    }
+    save_weights(workdir / WEIGHTS, {"params": jax.device_get(progress.ema)}, card)

@@ -1,0 +1,61 @@
+"""What the learned inversion begins with, what it looks at, and that an untrained one changes nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qsmjax.models import unrolled
+from qsmjax.physics.dipole import forward_field
+from qsmjax.physics.geometry import geometry
+
+SHAPE = (32, 32, 32)
+RNG = np.random.default_rng(3)
+AT = np.stack(np.meshgrid(*[np.arange(32) - 15.5] * 3, indexing="ij"))
+MASK = jnp.asarray(np.linalg.norm(AT, axis=0) < 13)
+CHI = np.where((np.abs(AT) < 5).all(axis=0), 0.1, 0) * np.asarray(MASK)
+GRID = geometry(SHAPE, (1, 1, 1.5), (0.3, 0.1, 0.95))
+NOISE = jnp.full(SHAPE, 2e-4)
+FIELD = jnp.where(MASK, forward_field(CHI, GRID) + 2e-4 * jnp.asarray(RNG.normal(size=SHAPE), jnp.float32), 0)
+
+
+def test_sparing_the_edges_found_brings_the_map_nearer_to_the_truth():
+    begun = jax.jit(unrolled.start)(FIELD, MASK, GRID, NOISE, None)
+    error = lambda chi: float(jnp.linalg.norm(chi - CHI) / jnp.linalg.norm(CHI))
+    assert error(begun.sharp) < 0.8 * error(begun.plain) < 0.2
+    assert not np.asarray(begun.sharp)[~np.asarray(MASK)].any()
+
+
+def test_the_residual_of_the_truth_is_the_noise():
+    chi = jnp.asarray(CHI, jnp.float32)
+    seen = np.asarray(unrolled.look(unrolled.Start(chi, chi), FIELD, MASK, GRID, NOISE, None))
+    assert seen.shape == (*SHAPE, unrolled.FEATURES)
+    inside = np.asarray(MASK)
+    np.testing.assert_allclose(unrolled.UNIT * np.sinh(seen[..., 0]), CHI, atol=1e-6)
+    assert abs(2 * seen[inside][:, 5].std() - 1) < 0.1, "in units of the noise"
+    assert not seen[~inside][:, 1:].any(), "nothing is known outside the mask"
+    assert (seen[inside][:, 7] > 0).all(), "the last volume tells the inside from the outside"
+
+
+def test_geometry_in_numbers_follows_the_axes():
+    size, b0_dir = jnp.asarray([1.0, 1.0, 2.0]), jnp.asarray([0.0, 0.6, 0.8])
+    numbers = unrolled.about(size, b0_dir)
+    assert numbers.shape == (unrolled.ABOUT,)
+    np.testing.assert_array_equal(numbers, unrolled.about(size, -b0_dir), "B0 has no sign")
+    assert not np.allclose(numbers, unrolled.about(size, jnp.asarray([0.0, -0.6, 0.8])))
+
+
+def test_an_untrained_correction_changes_nothing():
+    network = unrolled.Correction(width=(8, 8))
+    features = jnp.asarray(RNG.normal(size=(2, 8, 8, 8, unrolled.FEATURES)), jnp.float32)
+    numbers = jnp.zeros((2, unrolled.ABOUT))
+    variables = jax.jit(network.init)(jax.random.key(0), features, numbers)
+    change, spread = jax.jit(network.apply)(variables, features, numbers)
+    assert network.stride == 4 and change.shape == spread.shape == (2, 8, 8, 8)
+    assert not np.asarray(change).any() and np.isfinite(spread).all()
+
+
+def test_folding_is_undone():
+    maps = jnp.asarray(RNG.normal(size=(1, 4, 6, 8, 3)), jnp.float32)
+    folded = unrolled.space_to_depth(maps)
+    assert folded.shape == (1, 2, 3, 4, 24)
+    np.testing.assert_array_equal(unrolled.depth_to_space(folded), maps)

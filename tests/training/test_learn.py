@@ -1,0 +1,86 @@
+"""The learned inversion's run: scans whose fields hold all sources, patches turned with their grid, resuming."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from qsmjax.inference.network import load_network
+from qsmjax.io.nifti import new_volume, save_volume
+from qsmjax.io.weights import load_weights
+from qsmjax.physics.dipole import forward_field
+from qsmjax.physics.field_map import field_map
+from qsmjax.physics.geometry import geometry
+from qsmjax.training import bank, correction, learn
+from qsmjax.training.config import preset, with_settings
+
+CONFIG = with_settings(preset("learned"), ["subjects=1", "patch=16", "steps=4", "validate_every=2"])
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A work folder with label maps, and a bank of one subject in small boxes, with what was seen of it."""
+    folder = tmp_path_factory.mktemp("learn")
+    (folder / "labels").mkdir()
+    index = np.indices((40, 40, 40)) - 19.5
+    r = np.sqrt((index**2).sum(0))
+    labels = np.select([r < 12, r < 15, r < 17, r < 19], [2, 3, 24, 515], 0)
+    labels[(np.abs(index[0]) > 2) & (np.abs(index[0]) < 7) & (np.abs(index[1]) < 4) & (np.abs(index[2]) < 3)] = 10
+    save_volume(folder / "labels" / "head.nii.gz", labels, new_volume(labels, np.diag([2.0, 2, 2, 1])))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bank, "BOX", 24)
+        patch.setattr(bank, "BOXES", 1)
+        learn.see_all(folder, CONFIG, folder / "labels", lambda line: None)
+    return folder
+
+
+def test_fields_are_made_by_what_lies_in_the_box(workdir):
+    found = sorted((workdir / "bank").glob("*.npz"))
+    assert len(found) == 2
+    for path in found:
+        example = bank.load_example(path)
+        mask = example.mask
+        grid = geometry(mask.shape, example.voxel_size, example.b0_dir)
+        off = (np.asarray(forward_field(example.chi, grid, padding=0.5)) - example.field)[mask]
+        # noise, a residue of up to a quarter, and the ringing that the mask cuts off
+        assert off.std() < 0.5 * example.field[mask].std() + 1.5 * example.noise[mask].mean()
+        assert not example.chi[~mask].any() and (example.noise[mask] > 0).all()
+
+
+def test_a_patch_is_turned_with_its_grid(workdir):
+    (scan, *_) = learn.see_all(workdir, CONFIG, workdir / "labels", lambda line: None).values()
+    coordinate = np.broadcast_to(np.arange(scan.mask.shape[0], dtype=np.float32)[:, None, None], scan.mask.shape)
+    scan = scan._replace(chi=coordinate, b0_dir=np.asarray([0.8, 0.0, 0.6]), voxel_size=np.asarray([1.0, 2.0, 3.0]))
+    for seed in range(8):
+        patch = correction.cut(np.random.default_rng(seed), scan, 16)
+        axis = int(np.argmin(patch["voxel_size"]))
+        steps = np.diff(patch["chi"], axis=axis)
+        rise = np.median(steps[steps != 0])
+        assert abs(patch["b0_dir"][axis] - 0.8 * rise) < 1e-6, "the axis of index 0, and its sign, go together"
+        assert patch["features"].shape == (16, 16, 16, 8)
+
+
+def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
+    lines = []
+    config = dataclasses.replace(CONFIG, steps=4)
+    scans = lambda folder: [(folder / part).symlink_to(workdir / part) for part in ("bank", "seen")]
+    weights = []
+    for name, stops in (("whole", [4]), ("twice", [2, 4])):
+        folder = tmp_path / name
+        folder.mkdir()
+        scans(folder)
+        for until in stops:
+            learn.learn(folder, config, workdir / "labels", lines.append, devices=1, until=until)
+        weights.append(load_weights(folder / "weights.safetensors"))
+    (first, card), (second, _) = weights
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert card["step"] == 4 and card["calibration"] > 0 and "RMS" in lines[-1]
+    assert learn.stored_run(tmp_path / "whole") == config
+    chi = np.zeros((20, 20, 20))
+    chi[8:12, 8:12, 8:12] = 0.1
+    grid = geometry(chi.shape, (1, 1, 2), (0.6, 0, 0.8))
+    mask = np.linalg.norm(np.indices(chi.shape) - 9.5, axis=0) < 9
+    solution = load_network(tmp_path / "whole").invert(field_map(forward_field(chi, grid), mask, grid, noise=1e-3))
+    assert np.abs(np.asarray(solution.chi) - chi)[mask].mean() < 0.01
+    assert (np.asarray(solution.std)[mask] > 0).all() and not np.asarray(solution.std)[~mask].any()
