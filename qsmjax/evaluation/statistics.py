@@ -28,14 +28,14 @@ class Paired(NamedTuple):
       t: its value; infinite where all differences are the same and not zero.
       p: two-sided; 1 where a and b are the same, NaN for fewer than two pairs.
       effect: Cohen's d_z, the mean difference over the differences' standard deviation.
-      count: pairs.
+      pairs: how many.
     """
 
     difference: float
     t: float
     p: float
     effect: float
-    count: int
+    pairs: int
 
 
 class Line(NamedTuple):

@@ -76,7 +76,7 @@ def test_table(study: Study, reference: str) -> Table:
         pairs = list(itertools.combinations(study.judged(reference), 2))
         found = [paired_t(*(study.by_subject(m, reference, metric) for m in pair)) for pair in pairs]
         for (a, b), test, p in zip(pairs, found, holm([test.p for test in found])):
-            rows.append((METRICS[metric], f"{a} - {b}", test.difference, test.t, test.p, p, test.effect, test.count))
+            rows.append((METRICS[metric], f"{a} - {b}", test.difference, test.t, test.p, p, test.effect, test.pairs))
     columns = ("metric", "methods", "difference", "t", "p", "p (Holm)", "d_z", "subjects")
     title = f"Paired t-tests between methods against {NAMES[reference]}, on the subjects' means over their orientations"
     return Table(f"tests_{reference}", title, columns, tuple(rows))

@@ -13,7 +13,7 @@ def test_the_paired_test_is_scipys():
     a, b = RNG.normal(size=(2, 9))
     found, known = paired_t(a, b), scipy.stats.ttest_rel(a, b)
     np.testing.assert_allclose((found.t, found.p), (known.statistic, known.pvalue), rtol=1e-12)
-    assert found.effect == pytest.approx(found.t / 3) and found.count == 9
+    assert found.effect == pytest.approx(found.t / 3) and found.pairs == 9
 
 
 def test_a_worked_example():
@@ -34,7 +34,7 @@ def test_a_constant_difference_is_certain_and_one_pair_tells_nothing():
     a = RNG.normal(size=5)
     assert paired_t(a + 1, a).p == 0 and paired_t(a + 1, a).effect == np.inf
     assert np.isnan(paired_t([1.0], [2.0]).p)
-    assert paired_t([1, np.nan, 3], [0, 5, 1]).count == 2
+    assert paired_t([1, np.nan, 3], [0, 5, 1]).pairs == 2
 
 
 def test_holm_by_hand():
