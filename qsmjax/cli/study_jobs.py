@@ -126,7 +126,7 @@ def work(job: SubjectJob, told: Told) -> None:
             run_lesions(place / "lesions", scan, numbers, method)
             tell(f"{method.label} with lesions")
     if job.variation:
-        run_regularisation(place, read())
+        run_regularisation(place, read)
         tell("lambda")
 
 

@@ -6,7 +6,7 @@ serves all orientations: a multiple of the one that the noise of the first asks 
     lambda = 1 / (2 weight r),    r radians per ppm: the toolbox's lambda (`inversion.medi`)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +24,18 @@ FACTORS = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
 """Weights over the automatic one."""
 
 
-def run_regularisation(place: Path, scans: Sequence[HeadScan], factors: Sequence[float] = FACTORS) -> None:
+def run_regularisation(place: Path, read: Callable[[], Sequence[HeadScan]], factors: Sequence[float] = FACTORS) -> None:
     """Run MEDI with every weight on all orientations of a subject and keep what came of it, unless it is kept.
 
     Args:
       place: the subject's folder among the maps.
-      scans: its orientations, the reference first.
+      read: gives its orientations, the reference first; called only if something is left.
       factors: weights over the automatic one.
     """
     file = place / "regularisation.json"
     if file.is_file() and load_json(file).get("Factors") == list(factors):
         return
+    scans = read()
     automatic = float(np.asarray(medi(scans[0].local).weight))
     rows = [_row(place, scans, automatic * factor) for factor in factors]
     save_json(file, {"Factors": list(factors), "Rows": rows})
