@@ -1,0 +1,99 @@
+"""Hold the learned inversion against total variation: at its default, and with its weight tuned on the truth.
+
+    python benchmarks/learned.py LABELS_DIR --cache CACHE [--weights FILE] [--cases axial oblique 1x1x2 7T]
+                                 [--numbers 11 12] [--noise 1 4] [--voxel 1.0]
+
+The heads are those of `benchmarks/heads.py`, kept in CACHE; networks are never trained on heads 11 to 14. A line a
+method says NRMSE, xSIM, HFEN, deep grey's NRMSE, the calcification's error of moment and its streak, as QSM-CI defines
+them, and seconds without compilation. For the network there is also the part of the voxels whose truth lies within one
+and within two (1.96) predicted standard deviations, and within one by tenths of the predicted deviation. Maps are
+compared after the mean over the mask is taken off each.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from heads import CASES
+from inversions import errors, measured, walk
+from kept_heads import KeptHead, kept_head
+
+from qsmjax.evaluation.metrics import nrmse
+from qsmjax.inference.network import load_network
+from qsmjax.inference.shipped import FOLDER
+from qsmjax.inversion import tv
+from qsmjax.inversion.solution import Solution
+from qsmjax.physics.field_map import FieldMap
+
+HEADER = "method        NRMSE   xSIM   HFEN   grey  moment  streak"
+
+
+def main() -> None:
+    """Print a table a head and a noise level."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("labels_dir", type=Path)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, default=FOLDER / "learned.safetensors")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--numbers", type=int, nargs="+", default=(11, 12), help="of the anatomies")
+    parser.add_argument("--noise", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--voxel", type=float, default=1.0)
+    args = parser.parse_args()
+    network = load_network(args.weights)
+    for name in args.cases:
+        head = kept_head(args.labels_dir, name, args.cache, heads=tuple(args.numbers), voxel=args.voxel)
+        for level in args.noise:
+            scan = head.noisy(level)
+            print(f"\n{name}, {head.mask.shape}, noise x{level:g}\n{HEADER}")
+            default, best = tuned_tv(scan, head)
+            print_line("tv", default, head)
+            print_line("tv, tuned", best, head)
+            solution, seconds, _ = measured(lambda scan=scan: network.invert(scan), warm=True)
+            print_line("learned", solution, head, seconds)
+            print(coverage(solution, head), flush=True)
+
+
+def tuned_tv(scan: FieldMap, head: KeptHead) -> tuple[Solution, Solution]:
+    """Return total variation at its own weight, and at the weight that the truth likes best."""
+    default = tv(scan)
+    start = float(default.weight)
+    error = lambda solution: float(nrmse(solution.chi, head.chi, head.mask))
+    found = {1.0: default}
+
+    def at(multiple: float) -> float:
+        found[multiple] = tv(scan, weight=start * multiple)
+        return error(found[multiple])
+
+    tried = walk(at, error(default))
+    return default, found[min(tried, key=lambda multiple: tried[multiple])]
+
+
+def print_line(name: str, solution: Solution, head: KeptHead, seconds: float | None = None) -> None:
+    """Print one line of the table."""
+    figures = errors(solution, head)
+    names = ("nrmse", "xsim", "hfen", "nrmse_dgm", "calc_moment_dev", "calc_streak")
+    error, similarity, detail, grey, moment, streak = (figures[key] for key in names)
+    took = "" if seconds is None else f"  {seconds:.1f} s"
+    print(
+        f"{name:12} {error:6.2f} {similarity:6.3f} {detail:6.2f} {grey:6.2f} {moment:7.2f} {streak:7.3f}{took}",
+        flush=True,
+    )
+
+
+def coverage(solution: Solution, head: KeptHead) -> str:
+    """Say how many voxels' truth lies within the predicted deviation."""
+    mask = head.mask
+    std, error = np.asarray(solution.std)[mask], (np.asarray(solution.chi) - head.chi)[mask]
+    off = np.abs(error - error.mean()) / std
+    tenths = np.array_split(off[np.argsort(std)], 10)
+    each = " ".join(f"{100 * np.mean(part < 1):.0f}" for part in tenths)
+    constant = np.log(error.std()) + 0.5
+    own = float(np.mean(np.log(std) + 0.5 * off**2))
+    return (
+        f"  within 1 std {100 * np.mean(off < 1):.1f} % (68), within 1.96 {100 * np.mean(off < 1.96):.1f} % (95); "
+        f"by tenths {each}; negative log likelihood {own:.3f}, of a constant std {constant:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
