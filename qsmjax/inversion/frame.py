@@ -56,6 +56,9 @@ def in_frame(block: Block, field_map: FieldMap, *, uses: tuple[str, ...] = (), *
     for name, value in options.items():
         check_option(name, value)
     box = bounding_box(field_map.mask)
+    if not isinstance(field_map.field, jax.core.Tracer) and not bool(jnp.isfinite(field_map.field).all()):
+        # some methods would pass over it and give a map that looks sound
+        raise ValueError("field must be finite inside the mask, got NaN or infinity: take such voxels out of the mask")
     shape = frame_shape(box, WHOLE_MARGIN if is_full(field_map.mask) else MARGIN)
     known = {name: getattr(field_map, name) for name in uses}
     parts = {"field": field_map.field, "mask": field_map.mask, **known}

@@ -1,0 +1,123 @@
+"""Every defect that the fuzzer and the properties found, kept."""
+
+import importlib.util
+import os
+import pathlib
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+from qsmjax.background import METHODS as BACKGROUNDS
+from qsmjax.cli.errors import guarded
+from qsmjax.cli.settings import options_of, parse_settings
+from qsmjax.inference.card import check_card
+from qsmjax.inversion import METHODS
+from qsmjax.io.aside import write_aside
+from qsmjax.io.nifti import load_volume, new_volume, save_volume
+from qsmjax.models.build import build
+from qsmjax.training.config import from_dict, preset, with_settings
+
+from .strategies import Case
+
+CARD = {
+    "name": "tiny",
+    "network": {"name": "qsmnet"},
+    "scaling": {"field_mean": 0.0, "field_std": 1.0, "chi_mean": 0.0, "chi_std": 1.0},
+    "voxel_size": [1.0, 1.0, 1.0],
+    "b0_dir": [0.0, 0.0, 1.0],
+}
+
+
+def fuzzer():
+    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
+    spec = importlib.util.spec_from_file_location("fuzz", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fuzz"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_few_of_the_fuzzers_cases():
+    lines = []
+    readers = ["nifti", "params", "settings", "config", "weights", "bids", "matrix"]
+    assert fuzzer().run_cases(300, readers, 1, lines.append) == 0, "\n".join(lines)
+
+
+def test_an_affine_that_is_not_finite_is_refused(tmp_path):
+    volume = new_volume(np.zeros((2, 2, 2)), np.eye(4))
+    volume.header["srow_y"] = [0, 1, 0, np.nan]
+    save_volume(tmp_path / "v.nii", volume.data, volume)
+    with pytest.raises(ValueError, match="finite affine"):
+        load_volume(tmp_path / "v.nii")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("scaling", {"-1": 0}),
+        ("scaling", 3),
+        ("voxel_size", [1, 1, 0]),
+        ("voxel_size", None),
+        ("b0_dir", [0, 0, 0]),
+        ("b0_dir", [0, float("nan"), 1]),
+        ("network", 7),
+    ],
+)
+def test_a_card_that_says_anything_is_refused(tmp_path, key, value):
+    check_card(tmp_path, CARD)
+    with pytest.raises(ValueError, match=key):
+        check_card(tmp_path, CARD | {key: value})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"name": ["qsmnet"]},
+        {"name": "qsmnet", "depth": [2]},
+        {"name": "qsmnet", "dtype": {}},
+        {"name": "qsmnet", "width": 2**70},
+        {"name": "qsmnet", "remat": 3},
+    ],
+)
+def test_a_network_of_other_kinds_is_refused(config):
+    with pytest.raises(ValueError, match="must be"):
+        build(config)
+
+
+def test_numbers_without_end_are_refused():
+    with pytest.raises(ValueError, match="below 2147483648"):
+        parse_settings(["max_iterations=" + "9" * 400], options_of(METHODS["tv"]), "tv")
+    with pytest.raises(ValueError, match="below 2147483648"):
+        with_settings(preset("tiny"), ["learning_rate=" + "9" * 400])
+    with pytest.raises(ValueError, match="below 2147483648"):
+        from_dict({"steps": 2**70})
+
+
+@pytest.mark.parametrize("method", [METHODS["ndi"], METHODS["tkd"], BACKGROUNDS["ismv"]])
+def test_what_is_not_finite_gives_no_map(method):
+    case = Case((5, 6, 3), (1.0, 1.0, 1.0), (0.0, 0.0, 1.0), "full", "nan inside", False, False, 0)
+    with pytest.raises((ValueError, FloatingPointError), match="finite"):
+        method(case.scan())
+
+
+def test_broken_numbers_and_signals_get_one_line_and_leave_no_half_file(tmp_path, capsys):
+    def broken() -> int:
+        raise FloatingPointError("tv must stay finite")
+
+    assert guarded(broken) == 2 and capsys.readouterr().err == "error: tv must stay finite\n"
+    (tmp_path / "map.nii").write_text("old")
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+
+        def stopped(number=number) -> int:
+            with write_aside(tmp_path / "map.nii") as temporary:
+                temporary.write_text("half")
+                os.kill(os.getpid(), number)
+                for _ in range(1000):
+                    pass
+            return 0
+
+        assert guarded(stopped) == status and capsys.readouterr().err.count("\n") == 1
+        assert [p.name for p in tmp_path.iterdir()] == ["map.nii"] and (tmp_path / "map.nii").read_text() == "old"
