@@ -42,10 +42,13 @@ def main() -> None:
     parser.add_argument("labels", type=Path)
     parser.add_argument("figures", type=Path)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument(
+        "--heads", type=int, nargs="+", default=range(1, 13), metavar="N", help="those to scan, of 1 to 12"
+    )
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.figures.read_text().splitlines()] if args.figures.exists() else []
     for turn in range(args.rounds):
-        for number in range(1, 13):
+        for number in args.heads:
             if not any(row["head"] == number and row["round"] == turn for row in rows):
                 made = [{"head": number, "round": turn, **row} for row in one_scan(args.labels, number, turn)]
                 rows += made
@@ -56,8 +59,9 @@ def main() -> None:
         (f"heads 01-{CHOSEN_ON:02d}, which chose the limits", [r for r in rows if r["head"] <= CHOSEN_ON]),
         (f"heads {CHOSEN_ON + 1:02d}-12, which judge", [r for r in rows if r["head"] > CHOSEN_ON]),
     ):
-        print(name)
-        table(part)
+        if part:
+            print(name)
+            table(part)
 
 
 def table(rows: list[dict]) -> None:
