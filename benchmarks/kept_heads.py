@@ -11,13 +11,16 @@ asks for. Sweeps over noise and weight so cost no simulation.
 import dataclasses
 from pathlib import Path
 
+import jax
 import numpy as np
 from heads import CASES, DEEP_GREY, Case, make_head
 
+from qsmjax.cli.simulate import read_head
 from qsmjax.evaluation.metrics import Labels
 from qsmjax.physics.field_map import FieldMap, field_map
 from qsmjax.physics.geometry import geometry
 from qsmjax.physics.units import radians_per_ppm
+from qsmjax.simulate.background import background_field
 
 QUIET = 0.05
 """Noise of the scan that is kept, as a part of the case's own."""
@@ -32,7 +35,8 @@ class KeptHead:
 
     Attributes:
       name: of the case.
-      arrays: clean, std, magnitude, chi, source, mask, labels, voxel_size, b0_dir, as in the file.
+      arrays: clean, outside, std, magnitude, chi, source, mask, labels, voxel_size, b0_dir, as in the file; outside is
+        the field of what surrounds the brain, which makes the total field of the local one.
     """
 
     name: str
@@ -116,15 +120,19 @@ def _simulate(labels_dir: str | Path, name: str, number: int, voxel: float) -> d
     labels = np.zeros(made.classes.shape, np.uint8)
     for tissue, value in numbers.items():
         labels[made.classes == made.names.index(tissue)] = value
+    head = read_head(jax.random.key(number), Path(labels_dir) / f"head_{number:02d}.nii.gz")
+    grid, mask = made.scan.grid, np.asarray(local.mask)
+    outside = background_field(jax.random.key(number), head, grid.affine, grid.shape, mask)
     # lesions are painted over the tissue, not labelled; nothing else comes near to half of a calcification's chi
     labels[made.chi < made.chi.min() / 2] = 4
     return {
         "clean": made.scan.clean,
+        "outside": outside,
         "std": np.asarray(local.noise) / QUIET,
         "magnitude": np.asarray(local.magnitude),
         "chi": made.chi,
         "source": made.scan.source,
-        "mask": np.asarray(local.mask),
+        "mask": mask,
         "labels": labels,
         "voxel_size": np.asarray(local.geometry.voxel_size),
         "b0_dir": np.asarray(local.geometry.b0_dir),

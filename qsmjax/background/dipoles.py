@@ -92,19 +92,47 @@ def remove_by_dipoles(
     steepest: ArrayLike = jnp.inf,
 ) -> Local:
     """Fit the sources and subtract the field of those outside: the block beneath `joint` and `pdf`."""
+    field = jnp.where(mask, field, 0)
+    steep = steep_voxels(field, mask, steepest)
+    chi = fit_sources(
+        field,
+        mask,
+        geometry,
+        noise,
+        inside=inside,
+        outside=outside,
+        trusted=~steep,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+    background = multiply_k(
+        jnp.where(mask, 0, chi), dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
+    )
+    valid = shrink(mask & ~beside_the_skull(steep, mask, geometry), geometry, margin)
+    return Local(jnp.where(valid, field - background, 0), valid)
+
+
+def fit_sources(
+    field: Volume,
+    mask: Mask,
+    geometry: Geometry,
+    noise: Volume | None = None,
+    *,
+    inside: ArrayLike,
+    outside: ArrayLike,
+    trusted: Mask,
+    tolerance: ArrayLike,
+    max_iterations: int,
+) -> Volume:
+    """Return the susceptibility on both sides of the mask's edge that makes the field of the trusted voxels [ppm]."""
     kernel = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
     std = jnp.where(mask, jnp.asarray(inside, jnp.float32), outside)
-    field = jnp.where(mask, field, 0)
     weight, level = _weights(mask, noise)
-    steep = steep_voxels(field, mask, steepest)
-    weight = jnp.where(steep, 0, weight)
+    weight = jnp.where(trusted, weight, 0)
     spread = lambda u: multiply_k(std * u, kernel)
     gather = lambda residual: std * multiply_k(weight * residual, kernel)
     normal = lambda u: gather(spread(u)) + level**2 * u
-    solved = cg(normal, gather(field), max_iterations=max_iterations, tolerance=tolerance)
-    background = multiply_k(jnp.where(mask, 0, std * solved.state), kernel)
-    valid = shrink(mask & ~beside_the_skull(steep, mask, geometry), geometry, margin)
-    return Local(jnp.where(valid, field - background, 0), valid)
+    return std * cg(normal, gather(field), max_iterations=max_iterations, tolerance=tolerance).state
 
 
 def _weights(mask: Mask, noise: Volume | None) -> tuple[Volume, ArrayLike]:

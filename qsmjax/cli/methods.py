@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.settings import options_of
+from qsmjax.inversion import taken
 
 DOI = re.compile(r"doi:(\S+?)[.,;]?(?=\s|$)")
 
@@ -43,7 +44,8 @@ def print_methods(methods: Mapping[str, Callable]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for name, method in methods.items():
         options = "  ".join(f"{key}={_shown(option.default)}" for key, option in options_of(method).items())
-        console.print(f"[bold]{name:<12}[/bold]{escape(summary(method))}")
+        total = " [--input totalfield, nothing removed]" if taken(method) == "totalfield" else ""
+        console.print(f"[bold]{name:<12}[/bold]{escape(summary(method) + total)}")
         for line in (f"--set {options}" if options else "", *(f"doi:{doi}" for doi in dois(method))):
             if line:
                 console.print(f"{'':<12}{escape(line)}")

@@ -13,6 +13,7 @@ import numpy as np
 from qsmjax.cli import methods
 from qsmjax.cli.scan import Scan
 from qsmjax.cli.stages import Stage
+from qsmjax.inversion import taken
 from qsmjax.inversion.solution import Solution
 from qsmjax.io.nifti import file_hash, save_volume
 from qsmjax.io.sidecar import save_json
@@ -89,8 +90,9 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
         )
         extra |= {"mask": mask, "desc-removed_mask": given & ~mask}
     if args.save_stages:
-        extra |= {"desc-local_fieldmap": result.local.field, "mask": mask}
-        if "background" in result.stages:
+        one_step = taken(result.stages["inversion"].run) == "totalfield"
+        extra |= {"mask": mask} | ({} if one_step else {"desc-local_fieldmap": result.local.field})
+        if "background" in result.stages or one_step:
             extra["desc-total_fieldmap"] = result.scan.field_map.field
         if result.scan.field_map.noise is not None:
             extra["desc-noise_fieldmap"] = result.scan.field_map.noise

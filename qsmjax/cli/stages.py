@@ -55,6 +55,8 @@ class Stage:
 def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
     """Fill the slots that the input needs: "field" from phase, "background" from a total field, "inversion" always.
 
+    A method that takes the total field itself leaves "background" out.
+
     An option without a stage is the inversion's.
 
     Raises:
@@ -75,7 +77,16 @@ def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
         if key.partition(".")[0] not in slots:
             raise UserError(f"--set {key} must name a stage among {', '.join(slots)} for --input {args.input}")
         words[key] = text
-    return {slot: _stage(slot, words, args.workdir if slot == "inversion" else None) for slot in slots}
+    invert = _stage("inversion", words, args.workdir)
+    if taken(invert.run) == "totalfield":
+        if args.input == "localfield":
+            raise UserError(
+                f"--method {invert.name} must get a total field, got --input localfield: say totalfield or phase"
+            )
+        if any(pair.startswith("background.") for pair in args.set):
+            raise UserError(f"--set background.* must go with a method that takes a local field, got {invert.name}")
+        slots = [slot for slot in slots if slot != "background"]
+    return {slot: invert if slot == "inversion" else _stage(slot, words, None) for slot in slots}
 
 
 def _stage(slot: str, words: dict[str, str], workdir: str | None) -> Stage:

@@ -1,4 +1,4 @@
-"""Local field to susceptibility. Every method is (FieldMap, *, options) -> Solution, and stands in `METHODS` by name.
+"""Field to susceptibility. Every method is (FieldMap, *, options) -> Solution, and stands in `METHODS` by name.
 
 - `direct`: tkd, tsvd, tikhonov: closed forms
 - `tv`: total variation, chi zero outside the mask
@@ -9,6 +9,7 @@
 - `cosmos`: cosmos: several orientations, a sequence of FieldMaps; not in `METHODS`
 - `descent`: ndi, rts: early stopping, and the cone filled in
 - `streaks`: ilsqr: least squares, its streaks estimated and taken off
+- `one_step`: tfi, tgv_onestep: from the total field, the background a second unknown (`taken` tells which do)
 
 Parts that the methods share:
 
@@ -27,7 +28,9 @@ from qsmjax.inversion.descent import ndi, rts
 from qsmjax.inversion.direct import tikhonov, tkd, tsvd
 from qsmjax.inversion.harmonic import wh
 from qsmjax.inversion.medi import medi
+from qsmjax.inversion.method import taken
 from qsmjax.inversion.nonlinear import hd, l1, nltv
+from qsmjax.inversion.one_step import tfi, tgv_onestep
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.streaks import ilsqr
 from qsmjax.inversion.tgv import nltgv, tgv
@@ -48,6 +51,8 @@ METHODS: dict[str, Callable[..., Solution]] = {
     "ndi": ndi,
     "rts": rts,
     "ilsqr": ilsqr,
+    "tfi": tfi,
+    "tgv_onestep": tgv_onestep,
 }
 
-__all__ = ["METHODS", "Solution", "cosmos", *METHODS]
+__all__ = ["METHODS", "Solution", "cosmos", "taken", *METHODS]

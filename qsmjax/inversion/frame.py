@@ -37,13 +37,16 @@ differ by 3 % without, by 0.3-0.7 % with it."""
 Block = Callable[..., Solution]
 
 
-def in_frame(block: Block, field_map: FieldMap, *, uses: tuple[str, ...] = (), **options: Any) -> Solution:
+def in_frame(
+    block: Block, field_map: FieldMap, *, uses: tuple[str, ...] = (), margin: float = MARGIN, **options: Any
+) -> Solution:
     """Run a building block on a field in its frame and put the result back on the field's grid.
 
     Args:
       block: (field, mask, geometry, *, options) -> Solution, on arrays.
       field_map: the field, on any grid.
       uses: names of the other attributes of the field map that the block takes.
+      margin: zeros added along each axis, as a part of the mask's box.
       options: the block's; numbers that are floats are traced, counts and choices are static.
 
     Returns:
@@ -59,7 +62,7 @@ def in_frame(block: Block, field_map: FieldMap, *, uses: tuple[str, ...] = (), *
     if not isinstance(field_map.field, jax.core.Tracer) and not bool(jnp.isfinite(field_map.field).all()):
         # some methods would pass over it and give a map that looks sound
         raise ValueError("field must be finite inside the mask, got NaN or infinity: take such voxels out of the mask")
-    shape = frame_shape(box, WHOLE_MARGIN if is_full(field_map.mask) else MARGIN)
+    shape = frame_shape(box, WHOLE_MARGIN if is_full(field_map.mask) else margin)
     known = {name: getattr(field_map, name) for name in uses}
     parts = {"field": field_map.field, "mask": field_map.mask, **known}
     framed = {name: enter(part, box, shape) for name, part in parts.items()}

@@ -15,7 +15,7 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
-from qsmjax.inversion.frame import Block, in_frame
+from qsmjax.inversion.frame import MARGIN, Block, in_frame
 from qsmjax.inversion.solution import Solution
 from qsmjax.physics.field_map import FieldMap
 
@@ -42,11 +42,13 @@ NUMBERS: dict[Any, Any] = {ArrayLike: float, ArrayLike | None: float | None}
 """How a number that a block may trace is typed by a user."""
 
 
-def method(block: Block) -> Method:
+def method(block: Block, *, takes: str = "localfield", margin: float = MARGIN) -> Method:
     """Make the method on field maps of a block on arrays, with the block's name, options and documentation.
 
     Args:
       block: `solve_NAME(field, mask, geometry, *, options)`; the options named in `KNOWN` come from the field map.
+      takes: what field it inverts, "localfield" or "totalfield": the method's attribute of that name, read by `taken`.
+      margin: zeros around the mask's box, as a part of it.
 
     Returns:
       `NAME(field_map, *, options)`, which runs the block in the frame of the mask.
@@ -62,11 +64,12 @@ def method(block: Block) -> Method:
     def run(*args: Any, **given: Any) -> Solution:
         bound = signature.bind(*args, **given)
         bound.apply_defaults()
-        return in_frame(block, uses=uses, **bound.arguments)
+        return in_frame(block, uses=uses, margin=margin, **bound.arguments)
 
     run.__name__ = run.__qualname__ = block.__name__.removeprefix("solve_")
     run.__module__ = block.__module__
-    run.__doc__ = document(inspect.getdoc(block) or "", list(signature.parameters))
+    run.__doc__ = document(inspect.getdoc(block) or "", list(signature.parameters), takes)
+    run.takes = inspect.unwrap(run).takes = takes  # type: ignore[attr-defined]
     # a type checker that wraps functions leaves the types of what it wrapped: readers unwrap it first
     for function in (run, inspect.unwrap(run)):
         function.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": Solution}
@@ -74,10 +77,16 @@ def method(block: Block) -> Method:
     return run
 
 
-def document(text: str, names: list[str]) -> str:
+def taken(method: Method) -> str:
+    """Tell what field a method inverts: "totalfield" if it does without the removal of the background."""
+    return getattr(method, "takes", "localfield")
+
+
+def document(text: str, names: list[str], takes: str = "localfield") -> str:
     """Complete a block's documentation: all arguments in their order, its own words before the common ones."""
     text, _, references = text.partition("\n\nReferences:\n")
     text, _, own = text.partition("\n\nArgs:\n")
-    meanings = MEANINGS | dict(re.findall(r"^  (\w+): (.*(?:\n {4,}.*)*)", own, re.MULTILINE))
+    kind = {"field_map": "total field, background and all."} if takes == "totalfield" else {}
+    meanings = MEANINGS | kind | dict(re.findall(r"^  (\w+): (.*(?:\n {4,}.*)*)", own, re.MULTILINE))
     arguments = "\n".join(f"  {name}: {meanings[name]}" for name in names)
     return f"{text}\n\nArgs:\n{arguments}\n\n{RAISES}\n\nReferences:\n{references}\n"

@@ -20,13 +20,14 @@ from jaxtyping import Array, Complex, Float
 from qsmjax.inversion import data_terms
 from qsmjax.inversion.data_terms import DATA_PENALTY, DataTerm
 from qsmjax.inversion.frame import inversion_kernel
+from qsmjax.inversion.harmonic import HARMONIC_PENALTY
 from qsmjax.inversion.measured import measured
 from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.variation import RELAXATION, SUPPORT_PENALTY, Triple, gradient_step, solution
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import frequencies, irfft3, rfft3
-from qsmjax.numerics.operators import difference, difference_adjoint
+from qsmjax.numerics.operators import difference, difference_adjoint, laplacian_k
 from qsmjax.numerics.solvers import Report, Solved, iterate
 from qsmjax.physics.geometry import Geometry
 
@@ -40,6 +41,7 @@ class _State(NamedTuple):
     support: Volume
     slope: Triple
     curve: tuple[Volume, ...]
+    laplacian: Volume | None
 
 
 def solve_tgv(
@@ -136,10 +138,14 @@ def minimise_generalised_variation(
     max_iterations: int,
     tolerance: ArrayLike | None,
     report: Report | None = None,
+    harmonic: bool = False,
 ) -> Solved:
     """Minimise data term plus total generalised variation over maps that are zero outside the mask.
 
-    The arguments are those of `variation.minimise_variation`.
+    The arguments are those of `variation.minimise_variation`, and
+
+    Args:
+      harmonic: whether the data term is that of D chi + h, h any field that is harmonic in the mask.
     """
     shape, size = field.shape, geometry.voxel_size
     clip = gradient_step(field, mask)
@@ -149,8 +155,13 @@ def minimise_generalised_variation(
     symbols = gradient_symbols(geometry)
     squared = sum((jnp.abs(g) ** 2 for g in symbols), jnp.float32(0))
     both = slope_penalty + curve_penalty * squared
-    system = DATA_PENALTY * dipole**2 + SUPPORT_PENALTY + slope_penalty * curve_penalty * squared**2 / both
+    prior = SUPPORT_PENALTY + slope_penalty * curve_penalty * squared**2 / both
+    system = DATA_PENALTY * dipole**2 + prior
     across = slope_penalty + curve_penalty * squared / 2
+    laplacian = laplacian_k(geometry.shape, size)
+    stiffness = HARMONIC_PENALTY * laplacian**2
+    # of the two unknowns chi and h at a frequency
+    determinant = DATA_PENALTY * prior + stiffness * system
 
     def step(state: _State) -> _State:
         made = data_term(state.data)
@@ -160,10 +171,21 @@ def minimise_generalised_variation(
         image += SUPPORT_PENALTY * jnp.where(mask, state.support, -state.support)
         w_k = [rfft3(curve_penalty * _symmetric_adjoint(curves, j, size) - slope_penalty * slopes[j]) for j in range(3)]
         along = sum(jnp.conj(g) * w for g, w in zip(symbols, w_k))
-        rhs_k = dipole * rfft3(DATA_PENALTY * (2 * made - state.data)) + rfft3(image)
-        chi_k = (rhs_k + slope_penalty * along / both) / system
+        data_k = rfft3(DATA_PENALTY * (2 * made - state.data))
+        chi_k = dipole * data_k + rfft3(image) + slope_penalty * along / both
+        rest_k, curved = jnp.zeros_like(data_k), None
+        if state.laplacian is None:
+            chi_k = chi_k / system
+        else:
+            flat = jnp.where(mask, 0, state.laplacian)
+            rest_k = data_k + HARMONIC_PENALTY * laplacian * rfft3(2 * flat - state.laplacian)
+            chi_k, rest_k = (
+                ((DATA_PENALTY + stiffness) * chi_k - DATA_PENALTY * dipole * rest_k) / determinant,
+                (system * rest_k - DATA_PENALTY * dipole * chi_k) / determinant,
+            )
+            curved = state.laplacian + RELAXATION * (irfft3(laplacian * rest_k, shape) - flat)
         share = slope_penalty * chi_k - curve_penalty / 2 * (along + slope_penalty * squared * chi_k) / both
-        chi, makes = irfft3(chi_k, shape), irfft3(dipole * chi_k, shape)
+        chi, makes = irfft3(chi_k, shape), irfft3(dipole * chi_k + rest_k, shape)
         w = [irfft3((part + g * share) / across, shape) for part, g in zip(w_k, symbols)]
         x, y, z = (
             s + RELAXATION * (difference(chi, i) / size[i] - w[i] - s + jnp.clip(s, -clip, clip))
@@ -176,10 +198,11 @@ def minimise_generalised_variation(
             support=state.support + RELAXATION * (chi - jnp.where(mask, state.support, 0)),
             slope=(x, y, z),
             curve=tuple(s + RELAXATION * (b - s + jnp.clip(s, -clip, clip)) for s, b in zip(state.curve, bent)),
+            laplacian=curved,
         )
 
     zero = jnp.zeros_like(field)
-    start = _State(zero, zero, zero, (zero, zero, zero), (zero,) * len(PAIRS))
+    start = _State(zero, zero, zero, (zero, zero, zero), (zero,) * len(PAIRS), zero if harmonic else None)
     return iterate(step, start, max_iterations=max_iterations, tolerance=tolerance, report=report)
 
 
