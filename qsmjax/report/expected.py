@@ -118,11 +118,5 @@ def percentile_rows(
     return rows
 
 
-def span(chi: ArrayLike, mask: ArrayLike) -> tuple[float, float, float]:
-    """Return the distance from the 5th to the 95th percentile [ppm], between the least and the largest expected."""
-    below, above = np.percentile(np.asarray(chi, np.float64)[np.asarray(mask) != 0], (5, 95))
-    return SPREAD[95][0] - SPREAD[5][1], float(above - below), SPREAD[95][1] - SPREAD[5][0]
-
-
 def _verdict(found: float, low: float, high: float) -> str:
     return "as expected" if low <= found <= high else "low" if found < low else "high"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qsmjax.evaluation import plausibility
+from qsmjax.evaluation.guards import input_warnings
 from qsmjax.evaluation.plausibility import Residual, field_residual
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.report import document, expected, viewer
@@ -63,7 +64,8 @@ def map_page(path: str | os.PathLike, facts: MapFacts, *, title: str) -> list[st
       What is unusual, a line each, as the page says it.
     """
     residual = field_residual(facts.local, facts.inverted)
-    unusual = [*facts.sidecar.get("Warnings", ()), *warnings(facts, residual)]
+    # the sidecar of `infer` holds the guards' lines already
+    unusual = list(dict.fromkeys([*facts.sidecar.get("Warnings", ()), *warnings(facts, residual)]))
     layers = _layers(facts, residual)
     mask = np.asarray(facts.local.mask)
     with tempfile.TemporaryDirectory() as folder:
@@ -84,40 +86,25 @@ def map_page(path: str | os.PathLike, facts: MapFacts, *, title: str) -> list[st
 def warnings(facts: MapFacts, residual: Residual) -> list[str]:
     """Say what is unusual, one line each: what was found, what is usual, what it may come from."""
     local, total = facts.local, facts.total
-    found = []
+    found = input_warnings(local, facts.inverted)
     contact = plausibility.border_contact(local.mask if total is None else total.mask)
     if contact > plausibility.BORDER_LIMIT:
         found.append(
             f"the mask touches the volume's border with {contact:.1%} of its rim: the field beyond is not known, and "
             "the map is wrong within a few voxels of it: take those voxels out of the mask, or scan a larger volume"
         )
-    rim = plausibility.rim_excess(local.field, local.mask, local.geometry)
-    harmonic = plausibility.harmonic_part(local.field, local.mask, local.geometry)
-    cure = "--input totalfield" if total is None else "another --set background.method="
-    if rim > plausibility.RIM_LIMIT or harmonic > plausibility.HARMONIC_LIMIT:
-        found.append(
-            f"background field is left: the local field is {rim:.1f} times as strong at the mask's rim as deep inside "
-            f"(usual: below {plausibility.RIM_LIMIT}), and {harmonic:.0%} of it is harmonic (below "
-            f"{plausibility.HARMONIC_LIMIT:.0%}): use {cure}, or a smaller mask"
-        )
-    found += _filtered(facts)
+    if total is not None:
+        part = plausibility.harmonic_part(total.field, total.mask, total.geometry)
+        if part < plausibility.HARMONIC_FLOOR:
+            found.append(
+                f"the phase may be high-pass filtered: only {part:.0%} of the total field's variance comes from "
+                f"outside the head (usual: above {plausibility.HARMONIC_FLOOR:.0%}): export unfiltered phase"
+            )
     contrast = None if facts.labels is None else expected.deep_grey_contrast(facts.chi, facts.labels, local.mask)
-    balance = plausibility.tail_balance(facts.chi, local.mask, local.geometry)
     if contrast is not None and contrast < 0:
         found.append(
             f"the sign may be turned: deep grey matter lies {-contrast:.3f} ppm below white matter, and is above it in "
             "every adult: multiply the field by -1 if the scanner counts phase the other way round"
-        )
-    elif contrast is None and balance < plausibility.TAIL_LIMIT:
-        found.append(
-            f"the sign may be turned: the map reaches further down than up ({balance:+.2f}; veins and iron make it "
-            "positive): look at the basal ganglia, which are bright, and multiply the field by -1 if they are dark"
-        )
-    low, span, high = expected.span(facts.chi, local.mask)
-    if not low < span < high:
-        found.append(
-            f"the map spans {span:.3g} ppm from its 5th to its 95th percentile (usual: {low:.2g} to {high:.2g}): "
-            "look at --units, --b0 and the mask"
         )
     if residual.explained < EXPLAINED:
         found.append(
@@ -125,22 +112,6 @@ def warnings(facts: MapFacts, residual: Residual) -> list[str]:
             "left background, or too strong a regularisation"
         )
     return found
-
-
-def _filtered(facts: MapFacts) -> list[str]:
-    hint = "the scanner may have high-pass filtered the phase, which takes the low frequencies of chi for good: export "
-    hint += "unfiltered phase"
-    if facts.total is not None:
-        part = plausibility.harmonic_part(facts.total.field, facts.total.mask, facts.total.geometry)
-        if part < plausibility.HARMONIC_FLOOR:
-            usual = f"(usual: above {plausibility.HARMONIC_FLOOR:.0%})"
-            return [f"only {part:.0%} of the total field's variance comes from outside the head {usual}: {hint}"]
-        return []
-    ratio = plausibility.low_frequencies(facts.local.field, facts.local.mask, facts.local.geometry)
-    if ratio < plausibility.LOW_LIMIT:
-        usual = f"(usual: above {plausibility.LOW_LIMIT:g})"
-        return [f"the local field has {ratio:.2f} times the density at low frequencies {usual}: {hint}"]
-    return []
 
 
 def _verdict(unusual: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from qsmjax.report.page import MapFacts, map_page, warnings
 from qsmjax.simulate.tissue import FREESURFER, TISSUES
 
 SHAPE = (24, 26, 22)
-AFFINE = np.diag([3.0, 3, 4, 1])
+AFFINE = np.diag([4.5, 4.5, 5, 1])
 EVIL = "<script>alert(1)</script>$\\frac$&\"'"
 
 
@@ -110,7 +110,7 @@ def test_what_is_unusual_is_said(head):
     assert "deep grey matter lies" in told(sign=-1.0, labels=labels)
     assert "reaches further down than up" in told(sign=-1.0)
     assert "explains" in told(inverted=np.zeros(SHAPE))
-    assert "look at --units" in told(chi=1000 * head[2]) and "spans" not in told()
+    assert "look at --units" in told(inverted=1000 * head[2]) and "spans" not in told()
     # a total field with nothing of what lies around the head in it
     assert "high-pass filtered" in told(total=facts(head).local)
     cut = field_map(head[3], None, geometry_from_affine(AFFINE, SHAPE))
