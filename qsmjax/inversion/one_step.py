@@ -19,7 +19,7 @@ from qsmjax.inversion.medi import BALANCE, edge_weights
 from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.tgv import minimise_generalised_variation
-from qsmjax.inversion.variation import EVERYWHERE, gradient_step, solution
+from qsmjax.inversion.variation import EVERYWHERE, Edges, gradient_step, solution
 from qsmjax.inversion.weighting import auto_weight, data_weights, noise_level
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
@@ -84,7 +84,7 @@ def solve_tfi(
         weight = auto_weight(level, tissue, mask, geometry, BALANCE)
     radians = data_terms.phase_scale(radians_per_ppm, level)
     trust = jnp.where(trusted, data_weights(mask, noise, magnitude), 0) ** 2
-    edges = EVERYWHERE if magnitude is None else edge_weights(magnitude, mask, geometry, edge_percentage)
+    edges: Edges = EVERYWHERE if magnitude is None else edge_weights(magnitude, mask, geometry, edge_percentage)
     both = [mask & jnp.roll(mask, -1, axis) for axis in (-3, -2, -1)]
     counted = [jnp.where(inside, weight * edge, 0) for inside, edge in zip(both, edges)]
     rounding, ridge = SMOOTHING * gradient_step(tissue, mask), (level / INSIDE) ** 2
