@@ -173,14 +173,15 @@ class Correction(nn.Module):
             width = self.width[level]
             raised = depth_to_space(Conv3d(8 * width, 1, self.dtype)(maps))
             maps = self._blocks(kept[level] + raised, numbers, width)
-        maps = nn.relu(maps).astype(jnp.float32)
+        # normalised, so that a step of the optimiser is small beside the errors however large the maps have grown
+        maps = nn.relu(nn.LayerNorm()(maps.astype(jnp.float32)))
         change = depth_to_space(_Zero(8)(maps))[..., 0]
         # what is uncertain is read off what the map needs: it must not pull the network its own way
         seen = nn.relu(nn.Dense(self.width[0])(jax.lax.stop_gradient(maps)))
         spread = depth_to_space(_Zero(8)(seen))[..., 0]
         # errors grow with the source: near lesions they are a part of it
         scale = UNIT * jnp.sqrt(1 + (chi / (4 * UNIT)) ** 2)
-        return scale * change, jnp.log(0.2 * scale) + 4 * jnp.tanh(spread / 4)
+        return 0.2 * scale * change, jnp.log(0.2 * scale) + 4 * jnp.tanh(spread / 4)
 
     def _blocks(self, maps, numbers, width: int):
         for _ in range(self.blocks):
