@@ -280,9 +280,25 @@ def matrix(rng: Rng, place: Path) -> object:
     return read_flirt(place / "m.mat")
 
 
-ODD = ("sub-01", "sub-", "sub-..", "sub-0 1", "ses-a", "anat", "sub-01_MEGRE.nii.gz", "sub-01_echo-1_part-phase_MEGRE.nii",
-       "sub-01_echo-x_MEGRE.nii.gz", "sub-é_GRE.nii", "sub-01_MEGRE.json", "sub-01_echo-1_echo-2_MEGRE.nii.gz", ".hidden",
-       "sub-01_part-mag_T2starw.nii.gz", "-", "sub-01_part-real_MEGRE.nii.gz", "a" * 200)  # fmt: skip
+ODD = (
+    "sub-01",
+    "sub-",
+    "sub-..",
+    "sub-0 1",
+    "ses-a",
+    "anat",
+    "sub-01_MEGRE.nii.gz",
+    "sub-01_echo-1_part-phase_MEGRE.nii",
+    "sub-01_echo-x_MEGRE.nii.gz",
+    "sub-é_GRE.nii",
+    "sub-01_MEGRE.json",
+    "sub-01_echo-1_echo-2_MEGRE.nii.gz",
+    ".hidden",
+    "sub-01_part-mag_T2starw.nii.gz",
+    "-",
+    "sub-01_part-real_MEGRE.nii.gz",
+    "a" * 200,
+)
 
 
 def bids(rng: Rng, place: Path) -> object:

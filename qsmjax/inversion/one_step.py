@@ -82,11 +82,12 @@ def solve_tfi(
     level = noise_level(field - multiply_k(jnp.where(mask, 0, start), dipole), mask, geometry, noise)
     if weight is None:
         weight = auto_weight(level, tissue, mask, geometry, BALANCE)
+    strength = jnp.asarray(weight, jnp.float32)
     radians = data_terms.phase_scale(radians_per_ppm, level)
     trust = jnp.where(trusted, data_weights(mask, noise, magnitude), 0) ** 2
     edges: Edges = EVERYWHERE if magnitude is None else edge_weights(magnitude, mask, geometry, edge_percentage)
     both = [mask & jnp.roll(mask, -1, axis) for axis in (-3, -2, -1)]
-    counted = [jnp.where(inside, weight * edge, 0) for inside, edge in zip(both, edges)]
+    counted = [jnp.where(inside, strength * jnp.asarray(edge), 0) for inside, edge in zip(both, edges)]
     rounding, ridge = SMOOTHING * gradient_step(tissue, mask), (level / INSIDE) ** 2
     size = geometry.voxel_size
 

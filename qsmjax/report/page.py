@@ -86,7 +86,7 @@ def map_page(path: str | os.PathLike, facts: MapFacts, *, title: str) -> list[st
 def warnings(facts: MapFacts, residual: Residual) -> list[str]:
     """Say what is unusual, one line each: what was found, what is usual, what it may come from."""
     local, total = facts.local, facts.total
-    found = input_warnings(local, facts.inverted)
+    found = input_warnings(local, np.asarray(facts.inverted))
     contact = plausibility.border_contact(local.mask if total is None else total.mask)
     if contact > plausibility.BORDER_LIMIT:
         found.append(
