@@ -11,6 +11,7 @@ from qsmjax.cli import methods
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.inference.shipped import INVERSIONS
+from qsmjax.inversion import taken
 from qsmjax.physics.field_map import FieldMap
 
 INPUTS = ("localfield", "totalfield", "phase")

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from qsmjax.inference.network import WEIGHTS
 from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import SUFFIXES
 from qsmjax.io.weights import load_weights, save_weights
@@ -29,7 +28,7 @@ from qsmjax.models import unrolled
 from qsmjax.models.build import build
 from qsmjax.training import correction, record
 from qsmjax.training.bank import load_example, make_bank
-from qsmjax.training.checkpoint import LICENCE
+from qsmjax.training.checkpoint import LICENCE, WEIGHTS
 from qsmjax.training.config import TrainConfig, from_dict
 from qsmjax.training.correction import Seen
 from qsmjax.training.devices import choose_devices, compile_step, compiled
@@ -217,9 +216,10 @@ def restore(workdir: Path, fresh: Progress) -> Progress:
     arrays, _ = load_weights(workdir / STATE)
     leaves, tree = jax.tree.flatten(fresh)
     stored = [arrays[name] for name in sorted(arrays)]
-    if [np.shape(a) for a in stored] != [np.shape(a) for a in leaves]:
+    if [np.size(a) for a in stored] != [np.size(a) for a in leaves]:
         raise ValueError(f"{workdir} must hold a run of this network, got other sizes: choose another --workdir")
-    return jax.tree.unflatten(tree, stored)
+    # files hold no arrays without axes
+    return jax.tree.unflatten(tree, [np.reshape(a, np.shape(leaf)) for a, leaf in zip(stored, leaves)])
 
 
 def export(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qsmjax.inversion import METHODS, cosmos
+from qsmjax.inversion import METHODS, cosmos, taken
 from qsmjax.inversion.tv import solve_tv
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry
@@ -15,6 +15,8 @@ from qsmjax.physics.geometry import geometry
 SHAPE = (12, 12, 12)
 ITERATIVE = [name for name, method in METHODS.items() if "max_iterations" in inspect.signature(method).parameters]
 ITERATIVE.remove("nltgv")  # the solver of tgv and the data term of nltv, both tested
+# these begin at sources that conjugate gradients find to a tolerance: their gradient is not that of a fixed count
+ITERATIVE = [name for name in ITERATIVE if taken(METHODS[name]) == "localfield"]
 
 
 def local_map(b0_dir=(0, 0, 1)):

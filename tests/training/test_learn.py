@@ -18,7 +18,7 @@ from qsmjax.training.config import preset, with_settings
 CONFIG = with_settings(preset("learned"), ["subjects=1", "patch=16", "steps=4", "validate_every=2"])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def workdir(tmp_path_factory):
     """A work folder with label maps, and a bank of one subject in small boxes, with what was seen of it."""
     folder = tmp_path_factory.mktemp("learn")
@@ -32,7 +32,7 @@ def workdir(tmp_path_factory):
         patch.setattr(bank, "BOX", 24)
         patch.setattr(bank, "BOXES", 1)
         learn.see_all(folder, CONFIG, folder / "labels", lambda line: None)
-    return folder
+        yield folder
 
 
 def test_fields_are_made_by_what_lies_in_the_box(workdir):

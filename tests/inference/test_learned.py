@@ -1,0 +1,44 @@
+"""The network that is shipped: on an oblique grid that it never saw, whole and in tiles, with its deviation."""
+
+import numpy as np
+import pytest
+
+import qsmjax
+from qsmjax.inference.shipped import INVERSIONS, load_shipped
+from qsmjax.physics.dipole import forward_field
+from qsmjax.physics.field_map import field_map
+from qsmjax.physics.geometry import geometry
+
+SHAPE = (40, 36, 30)
+GRID = geometry(SHAPE, (1.0, 1.1, 1.6), (0.4, 0.1, 0.9))
+AT = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in SHAPE], indexing="ij"))
+MASK = np.linalg.norm(AT / np.asarray([15, 14, 12])[:, None, None, None], axis=0) < 1
+CHI = np.where((np.abs(AT) < 5).all(axis=0), 0.12, -0.02) * MASK
+NOISE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def scan():
+    """A cube in a ball, oblique, with noise."""
+    field = np.asarray(forward_field(CHI, GRID, padding=0.5))
+    return field_map(field + NOISE * np.random.default_rng(0).normal(size=SHAPE), MASK, GRID, noise=NOISE)
+
+
+def test_the_shipped_network_inverts_with_a_deviation(scan):
+    solution = qsmjax.load("learned")(scan)
+    error = lambda chi: np.linalg.norm((np.asarray(chi) - CHI)[MASK])
+    assert error(solution.chi) < 0.7 * error(INVERSIONS["tkd"](scan).chi)
+    std, off = np.asarray(solution.std), np.abs(np.asarray(solution.chi) - CHI)
+    assert not std[~MASK].any() and not np.asarray(solution.chi)[~MASK].any()
+    assert np.mean(off[MASK] < 2 * std[MASK]) > 0.5, "an object unlike a head, so a loose bound"
+
+
+def test_tiles_are_the_whole(scan):
+    whole, tiled = INVERSIONS["learned"](scan), INVERSIONS["learned"](scan, tile=16, halo=16)
+    assert np.abs(np.asarray(tiled.chi - whole.chi)).max() < 2e-3
+    assert np.abs(np.asarray(tiled.chi - whole.chi)).mean() < 1e-4
+
+
+def test_a_network_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="must be one of learned"):
+        load_shipped("qsmnot")
