@@ -68,8 +68,8 @@ def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any]
             made = np.asarray(correct(weights, padded, numbers))[:, : size[0], : size[1], : size[2]]
         else:
             volumes = tuple(np.moveaxis(features, -1, 0))
-            run = lambda *parts: correct(weights, jnp.stack(parts, -1), numbers)
-            made = apply_tiled(run, volumes, tile=tile, halo=halo, stride=stride)
+            run = lambda *parts: jnp.moveaxis(correct(weights, jnp.stack(parts, -1), numbers), 0, -1)
+            made = np.moveaxis(apply_tiled(run, volumes, tile=tile, halo=halo, stride=stride), -1, 0)
         inside = np.asarray(field_map.mask)[box]
         chi = unrolled.UNIT * np.sinh(features[..., 0]) + made[0]
         std = calibration * np.exp(made[1])

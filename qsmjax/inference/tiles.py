@@ -18,7 +18,7 @@ def apply_tiled(
     """Apply a function that keeps the grid, tile by tile.
 
     Args:
-      function: volumes (x, y, z) of one shape -> one of that shape; called with one shape only.
+      function: volumes (x, y, z) of one shape -> one of that shape, axes may follow; called with one shape only.
       volumes: on one grid; zeros are put around them.
       tile: edge of what is kept of each tile, in voxels; rounded up to the stride.
       halo: voxels around it that are computed and thrown away; rounded up to the stride.
@@ -37,10 +37,13 @@ def apply_tiled(
     counts = [-(-n // tile) for n in shape]
     around = [(halo, count * tile - n + halo) for count, n in zip(counts, shape)]
     padded = [np.pad(volume, around) for volume in volumes]
-    whole = np.zeros([count * tile for count in counts], np.float32)
+    whole: np.ndarray | None = None
     for index in itertools.product(*(range(count) for count in counts)):
         cut = tuple(slice(i * tile, (i + 1) * tile + 2 * halo) for i in index)
         made = np.asarray(function(*(volume[cut] for volume in padded)))
         inside = made[tuple(slice(halo, halo + tile) for _ in index)]
+        if whole is None:
+            whole = np.zeros((*(count * tile for count in counts), *made.shape[3:]), np.float32)
         whole[tuple(slice(i * tile, (i + 1) * tile) for i in index)] = inside
+    assert whole is not None
     return whole[tuple(slice(0, n) for n in shape)]
