@@ -388,8 +388,9 @@ class Guard:
             self._check(str(args[1] if event != "os.mkdir" else args[0]))
 
     def _check(self, path: str) -> None:
-        inside = Path(path).absolute().is_relative_to(self.root or "/")
-        if not inside and path not in ("/dev/null",):
+        # JAX keeps what it compiled where it was told to
+        kept = [folder for folder in (self.root, jax.config.jax_compilation_cache_dir, "/dev/null") if folder]
+        if not any(Path(path).absolute().is_relative_to(folder) for folder in kept):
             self.outside.append(path)
 
 

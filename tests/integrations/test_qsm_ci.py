@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qsmjax.evaluation.metrics import scores
-from qsmjax.inversion import METHODS
+from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry
@@ -61,7 +61,7 @@ def case(tmp_path_factory):
 )
 def test_figures_that_the_runner_prints_are_ours(case, tmp_path, name, inputs, settings, capfd, monkeypatch):
     cli = pytest.importorskip("qsm_ci.cli")
-    if name == "qsmjax-learned" and "learned" not in METHODS:
+    if name == "qsmjax-learned" and "learned" not in INVERSIONS:
         pytest.skip("no network is shipped yet")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     files = [word for key in (*inputs, "mask") for word in (f"--{key}", str(case / f"{key}.nii.gz"))]

@@ -104,6 +104,9 @@ def test_what_is_not_finite_gives_no_map(method):
 
 
 def test_broken_numbers_and_signals_get_one_line_and_leave_no_half_file(tmp_path, capsys):
+    # a shell may have started the tests with interrupts ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def broken() -> int:
         raise FloatingPointError("tv must stay finite")
 
@@ -121,3 +124,4 @@ def test_broken_numbers_and_signals_get_one_line_and_leave_no_half_file(tmp_path
 
         assert guarded(stopped) == status and capsys.readouterr().err.count("\n") == 1
         assert [p.name for p in tmp_path.iterdir()] == ["map.nii"] and (tmp_path / "map.nii").read_text() == "old"
+    signal.signal(signal.SIGINT, before)

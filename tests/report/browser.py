@@ -8,6 +8,7 @@ import pathlib
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -23,6 +24,15 @@ FLAGS = (
     "--disable-background-networking",
     "--window-size=1200,1600",
 )
+
+# Chromium reads its orders at 3 and answers at 4; moved up first, lest one overwrites the other. A process of its own,
+# since JAX must not be forked
+PLACE_PIPES = """
+import os, sys
+reads, writes = os.dup2(int(sys.argv[1]), 103), os.dup2(int(sys.argv[2]), 104)
+os.dup2(reads, 3), os.dup2(writes, 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 
 
 def program() -> str | None:
@@ -103,16 +113,18 @@ def browser(folder: pathlib.Path) -> Iterator[Page]:
     """Start Chromium with a profile in a folder; end it, and only it, afterwards."""
     to_browser, from_browser = os.pipe(), os.pipe()
 
-    def place_pipes() -> None:
-        # Chromium reads its orders at 3 and answers at 4; moved up first, lest one overwrites the other
-        reads, writes = os.dup2(to_browser[0], 103), os.dup2(from_browser[1], 104)
-        os.dup2(reads, 3)
-        os.dup2(writes, 4)
-
+    pipes = (to_browser[0], from_browser[1])
     process = subprocess.Popen(
-        [program() or "chromium", *FLAGS, f"--user-data-dir={folder}"],
-        preexec_fn=place_pipes,
-        close_fds=False,
+        [
+            sys.executable,
+            "-c",
+            PLACE_PIPES,
+            *map(str, pipes),
+            program() or "chromium",
+            *FLAGS,
+            f"--user-data-dir={folder}",
+        ],
+        pass_fds=pipes,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
