@@ -26,6 +26,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
