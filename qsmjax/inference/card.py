@@ -11,6 +11,9 @@ from qsmjax.models.scaling import Scaling
 
 NEEDED = ("name", "network", "scaling", "voxel_size", "b0_dir")
 
+LARGEST = 1e30
+"""A number in a card lies below it."""
+
 
 def check_card(file: Path, card: Mapping[str, Any], needed: Sequence[str] = NEEDED) -> None:
     """Check that a card says all that inference needs, in the kinds that it needs it in.
@@ -38,9 +41,13 @@ def check_card(file: Path, card: Mapping[str, Any], needed: Sequence[str] = NEED
     fits = isinstance(scaling, dict) and sorted(scaling) == sorted(names) and all(map(_number, scaling.values()))
     if "scaling" in needed and not fits:
         raise ValueError(f"{file}: scaling must hold the numbers {', '.join(names)}, got {str(scaling)[:80]}")
+    calibration = card.get("calibration", 1.0)
+    if not (_number(calibration) and calibration > 0):
+        raise ValueError(f"{file}: calibration must be a positive number, got {str(calibration)[:80]}")
     if not isinstance(card["network"], dict):
         raise ValueError(f"{file}: network must be a config, got {str(card['network'])[:80]}: export it again")
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    # compared, not converted: a whole number out of JSON may be longer than any of NumPy's; NaN is below nothing
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST

@@ -64,6 +64,8 @@ def test_an_affine_that_is_not_finite_is_refused(tmp_path):
         ("b0_dir", [0, 0, 0]),
         ("b0_dir", [0, float("nan"), 1]),
         ("network", 7),
+        ("voxel_size", [1, 1, 10**40]),
+        ("calibration", -1.0),
     ],
 )
 def test_a_card_that_says_anything_is_refused(tmp_path, key, value):
