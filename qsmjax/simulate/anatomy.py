@@ -135,7 +135,7 @@ def _near(shape: tuple[int, ...], affine: np.ndarray, centre: np.ndarray, radii:
 
 
 def _brain_mask(classes: np.ndarray, names: Sequence[str], voxel: np.ndarray) -> np.ndarray:
-    """Close the tissue of the brain by 3 mm, and fill what it encloses: the ventricles and the folds."""
+    """Close the tissue of the brain by 3 mm, fill what it encloses, and make CSF of specks that are no brain's."""
     vessels = {"csf", "vein", "artery", "optic"}
     core = [i for i, name in enumerate(names) if name in TISSUES and name not in vessels]
     tissue = np.isin(classes, core)
@@ -148,7 +148,11 @@ def _brain_mask(classes: np.ndarray, names: Sequence[str], voxel: np.ndarray) ->
     closed = scipy.ndimage.distance_transform_edt(grown, voxel) > reach
     mask = np.zeros_like(tissue)
     mask[box] = scipy.ndimage.binary_fill_holes(closed | padded)[8:-8, 8:-8, 8:-8]
-    return mask & np.isin(classes, [i for i, name in enumerate(names) if name in TISSUES and name != "optic"])
+    mask &= np.isin(classes, [i for i, name in enumerate(names) if name in TISSUES and name != "optic"])
+    # specks of bone or skin amid the brain are a labelling's noise, and would be strong sources there
+    specks = scipy.ndimage.binary_fill_holes(mask) & ~mask
+    classes[specks] = names.index("csf")
+    return mask | specks
 
 
 def _subject(rng: np.random.Generator, name: str, age: float) -> Tissue:

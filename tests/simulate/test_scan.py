@@ -77,6 +77,14 @@ def test_the_mask_holds_the_brain_and_nothing_of_the_skull(head, labels):
     assert not head.brain[np.isin(labels, (0, 507, 515))].any()
 
 
+def test_a_speck_of_air_amid_the_brain_is_a_labelling_s_noise(labels, affine):
+    speckled = np.array(labels)
+    speckled[14, 15, 20], speckled[14, 15, 12] = 0, 515
+    made = anatomy(jax.random.key(0), speckled, affine, veins=0)
+    for place in ((14, 15, 20), (14, 15, 12)):
+        assert made.brain[place] and made.names[made.classes[place]] == "csf"
+
+
 def test_a_grid_of_any_tilt_shows_the_same_tissue(head):
     shares = []
     for tilt in (0.0, 0.5):
