@@ -57,6 +57,7 @@ def table(out, name):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_two_orientations_on_two_grids_are_compared_and_added_to(tmp_path):
     write_subject(tmp_path / "s1")
     words = ["--data", str(tmp_path / "s1"), *QUICK]
@@ -87,6 +88,7 @@ def test_two_orientations_on_two_grids_are_compared_and_added_to(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_one_subject_that_fails_leaves_the_others_whole(tmp_path, capsys):
     write_subject(tmp_path / "data" / "good", truth=False)
     write_subject(tmp_path / "data" / "lone", truth=False, names=("a",))

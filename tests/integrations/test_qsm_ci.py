@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from qsmjax.evaluation.metrics import scores
-from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry
@@ -55,14 +54,17 @@ def case(tmp_path_factory):
     ("name", "inputs", "settings"),
     [
         ("qsmjax-tv", ["localfield"], ["--set", "weight=1e-4"]),
-        ("qsmjax-learned", ["localfield"], []),
-        ("qsmjax-pipeline", ["phase", "magnitude"], ["--set", "background=joint", "--set", "method=tkd"]),
+        pytest.param("qsmjax-learned", ["localfield"], [], marks=pytest.mark.slow),
+        pytest.param(
+            "qsmjax-pipeline",
+            ["phase", "magnitude"],
+            ["--set", "background=joint", "--set", "method=tkd"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_figures_that_the_runner_prints_are_ours(case, tmp_path, name, inputs, settings, capfd, monkeypatch):
     cli = pytest.importorskip("qsm_ci.cli")
-    if name == "qsmjax-learned" and "learned" not in INVERSIONS:
-        pytest.skip("no network is shipped yet")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     files = [word for key in (*inputs, "mask") for word in (f"--{key}", str(case / f"{key}.nii.gz"))]
     words = ["--params", str(case / "params.json"), "--truth", str(case / "chimap.nii.gz")]

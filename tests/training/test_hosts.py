@@ -62,6 +62,7 @@ def final_state(workdir):
         checkpoints.close()
 
 
+@pytest.mark.slow
 def test_two_processes_train_stop_and_break_as_they_should(tmp_path):
     codes, told = two_processes(tmp_path)
     # both stopped after the same step, soon after the signal; the one that was left later said what had happened
