@@ -50,17 +50,13 @@ def case(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "inputs", "settings"),
     [
         ("qsmjax-tv", ["localfield"], ["--set", "weight=1e-4"]),
-        pytest.param("qsmjax-learned", ["localfield"], [], marks=pytest.mark.slow),
-        pytest.param(
-            "qsmjax-pipeline",
-            ["phase", "magnitude"],
-            ["--set", "background=joint", "--set", "method=tkd"],
-            marks=pytest.mark.slow,
-        ),
+        ("qsmjax-learned", ["localfield"], []),
+        ("qsmjax-pipeline", ["phase", "magnitude"], ["--set", "background=joint", "--set", "method=tkd"]),
     ],
 )
 def test_figures_that_the_runner_prints_are_ours(case, tmp_path, name, inputs, settings, capfd, monkeypatch):

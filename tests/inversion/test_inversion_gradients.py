@@ -48,6 +48,7 @@ def test_gradient_through_the_unrolled_iterations(name):
     agrees_with_finite_differences(loss, local.field)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_STEP)
 def test_gradient_through_one_step_methods(name):
     """Their start is differentiated implicitly, so it must be solved; no voxel may cross the limit of steepness."""

@@ -61,6 +61,7 @@ def test_a_patch_is_turned_with_its_grid(workdir):
         assert patch["features"].shape == (16, 16, 16, 8)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
     lines = []
     config = dataclasses.replace(CONFIG, steps=4)
