@@ -1,5 +1,5 @@
-"""Four virtual devices for the pmap tests; compiled functions kept between runs, and compiled with fewer passes: compiling
-is most of what the suite does."""
+"""Four virtual devices for the pmap tests; compiled functions kept between runs, and compiled with fewer passes:
+compiling is most of what the suite does."""
 
 import os
 import pathlib

@@ -32,7 +32,7 @@ BOX = 80
 """Boxes of each subject, and their edge [voxels]."""
 FINER = 2
 """Voxels along each edge of a scan's voxel that it is sampled by; the label maps hold no finer detail."""
-NOISE = (2.5e-4, 5e-3)
+NOISE = (1.5e-4, 4e-3)
 """Standard deviation of the field's noise, drawn evenly in its logarithm [ppm]."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
