@@ -1,0 +1,175 @@
+"""Kill training at random moments, and compare what it ends with to a run that nothing disturbed.
+
+    python benchmarks/faults.py                      50 kills of the smallest QSMnet, about a quarter of an hour
+    python benchmarks/faults.py --kills 10 --learned the learned inversion's run, its simulated scans included
+
+`kill -9` at a moment drawn evenly over the time of a whole run: start, steps, validation; every second one then waits
+for the next half-written file (a checkpoint, weights, metrics) and strikes while it is there. The same command goes on,
+is killed again, and so forth until it reaches its end; then the next run begins. Exit status 1 if a start did not take
+the last whole checkpoint up, or a run ended with other bits.
+"""
+
+import argparse
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from qsmjax.io.nifti import new_volume, save_volume
+from qsmjax.io.weights import load_weights
+from qsmjax.training.learn import STATE
+
+ROOT = Path(__file__).parents[1]
+TINY = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=2", "validation_shape=16"]
+TINY += ["steps=30", "validate_every=10", "checkpoint_every=1"]
+LEARNED = ["subjects=1", "patch=16", "steps=6", "validate_every=1"]
+LAUNCH = """
+import sys
+from qsmjax.cli.main import run_command
+from qsmjax.training import bank, learn
+# a bank that is made in seconds
+bank.BOX, bank.BOXES, learn.JUDGED = 24, 1, 2
+sys.exit(run_command("train"))
+"""
+
+
+def half_written(workdir: Path) -> set[Path]:
+    """Return what a writer has begun and not yet given its name."""
+    found = set()
+    for folder in (workdir, workdir / "checkpoints", workdir / "bank", workdir / "seen"):
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            continue
+        found |= {folder / n for n in names if "checkpoint-tmp" in n or (n[0] == "." and n != ".lock")}
+    return found
+
+
+def whole_checkpoint(workdir: Path) -> int:
+    """Return the step of the last checkpoint that has its name, 0 for none."""
+    folder = workdir / "checkpoints"
+    return max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0) if folder.is_dir() else 0
+
+
+def run(command: list[str], workdir: Path, log: Path, after: float, amid: bool) -> tuple[int | None, bool]:
+    """Start a run, and kill it after some seconds; with `amid`, when something is half written from then on.
+
+    Returns:
+      Its status, None if it was killed; and whether something was left half written.
+    """
+    before, started = half_written(workdir), time.monotonic()
+    with log.open("w") as out:
+        process = subprocess.Popen([*command, "--workdir", str(workdir)], stdout=out, stderr=out)
+        try:
+            while process.poll() is None:
+                late = time.monotonic() - started > after
+                if late and (not amid or half_written(workdir) - before):
+                    process.kill()
+                    process.wait()
+                    return None, bool(half_written(workdir) - before)
+                time.sleep(0.0005 if late else 0.02)
+        finally:
+            process.kill()
+            process.wait()
+    return process.returncode, False
+
+
+def state_of(workdir: Path) -> list[np.ndarray]:
+    """Return every array that a run ended with: parameters, moving averages, optimiser; and the exported network."""
+    exported = jax.tree.leaves(load_weights(workdir / "weights.safetensors")[0])
+    if (workdir / STATE).is_file():
+        return exported + jax.tree.leaves(load_weights(workdir / STATE)[0])
+    with ocp.StandardCheckpointer() as reader:
+        stored = reader.restore(workdir.absolute() / "checkpoints" / str(whole_checkpoint(workdir)) / "state")
+    return exported + [np.asarray(leaf) for leaf in jax.tree.leaves(stored)]
+
+
+def same(a: list[Any], b: list[Any]) -> bool:
+    """Whether all bits are the same."""
+    return len(a) == len(b) and all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in zip(a, b))
+
+
+def tiny_command(folder: Path) -> list[str]:
+    """Return the command that trains the smallest QSMnet."""
+    return [sys.executable, str(ROOT / "train.py"), "--config", "tiny", "--devices", "1", "--set", *TINY]
+
+
+def learned_command(folder: Path) -> list[str]:
+    """Return the command that trains the learned inversion, on a head of a few shells."""
+    index = np.indices((40, 40, 40)) - 19.5
+    r = np.sqrt((index**2).sum(0))
+    labels = np.select([r < 12, r < 15, r < 17, r < 19], [2, 3, 24, 515], 0)
+    labels[(np.abs(index[0]) > 2) & (np.abs(index[0]) < 7) & (np.abs(index[1]) < 4) & (np.abs(index[2]) < 3)] = 10
+    save_volume(folder / "head.nii.gz", labels, new_volume(labels, np.diag([2.0, 2, 2, 1])))
+    train = [sys.executable, "-c", LAUNCH, "--config", "learned", "--labels", str(folder / "head.nii.gz")]
+    return [*train, "--devices", "1", "--set", *LEARNED]
+
+
+def kill_and_resume(
+    command: list[str], folder: Path, kills: int, rng: random.Random, say: Callable[[str], None]
+) -> bool:
+    """Kill runs until there have been so many kills, and print what became of them.
+
+    Returns:
+      Whether all went on and ended with the same bits.
+    """
+    log = folder / "log"
+    # twice: the first compiles
+    for name in ("compiling", "whole"):
+        started = time.monotonic()
+        if run(command, folder / name, log, 1e9, False)[0] != 0:
+            raise RuntimeError(log.read_text())
+    seconds, wanted = time.monotonic() - started, state_of(folder / "whole")
+    say(f"undisturbed: {seconds:.0f} s; twice the same bits: {same(wanted, state_of(folder / 'compiling'))}")
+    killed = halves = starts = wrong = runs = equal = 0
+    while killed < kills:
+        workdir, runs, status, last = folder / f"run{runs}", runs + 1, None, 0
+        while status is None:
+            expected, again = whole_checkpoint(workdir), last > 0
+            after = rng.uniform(0, seconds) if killed < kills else 1e9
+            status, half = run(command, workdir, log, after, killed % 2 == 1)
+            killed, halves, last = killed + (status is None), halves + half, last + 1
+            text = log.read_text()
+            begun = re.search(r"goes on from step (\d+)|tiny (begins)", text)
+            starts += again and (begun is not None or status == 0)
+            if status or (begun and int(begun[1] or 0) != expected):
+                wrong += 1
+                say(f"run {runs}, start {last}: status {status}, whole checkpoint {expected}: {text[-2000:]}")
+        same_bits = status == 0 and same(wanted, state_of(workdir))
+        equal += same_bits
+        say(f"run {runs}: ended after {last - 1} kills, {'the same' if same_bits else 'OTHER'} bits ({killed} kills)")
+    say(f"{killed} kills, {halves} of them amid a write; {starts} later starts got to steps, {wrong} of them wrongly;")
+    say(f"{equal} of {runs} runs ended bit-equal")
+    return not wrong and equal == runs
+
+
+def main() -> int:
+    """Print what became of the kills."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learned", action="store_true", help="--config learned in place of tiny")
+    args = parser.parse_args()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+        command = learned_command(folder) if args.learned else tiny_command(folder)
+        rng = random.Random(args.seed)
+        good = kill_and_resume(command, folder, args.kills, rng, lambda line: print(line, flush=True))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
