@@ -1,6 +1,6 @@
 """The learned inversion on a field map: the physics on the whole volume, the network in the box of the mask.
 
-    chi = x₀ + correction(look(x₀)),    std = calibration · exp(spread)
+    x ← x + correctionₖ(look(x)),    std = calibration · exp(spread of the last)
 
 No resampling and no turning: the network is told the grid. Only what is learned is tiled, where memory asks for it.
 """
@@ -12,14 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from qsmjax.inference.tiles import apply_tiled
 from qsmjax.inversion.frame import MARGIN, check_finite
 from qsmjax.inversion.solution import Solution
 from qsmjax.models import unrolled
-from qsmjax.numerics.box import Box, bounding_box, enter, frame_shape
-from qsmjax.numerics.kspace import crop_to
+from qsmjax.numerics.box import Box, bounding_box, enter, frame_shape, leave
+from qsmjax.numerics.kspace import crop_to, pad_to
 from qsmjax.physics.field_map import FieldMap
 
 HALO = 24
@@ -38,14 +37,17 @@ def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any]
       (FieldMap, *, tile, halo) -> Solution.
     """
     calibration = float(card.get("calibration", 1.0))
-    stride = network.stride
-    weights = jax.tree.map(jnp.asarray, dict(variables))
+    stages = [jax.tree.map(jnp.asarray, variables[name]) for name in sorted(variables)]
 
-    @jax.jit
-    def correct(weights, features, numbers):
-        made: Any = network.apply(weights, features[None], numbers[None])
-        change, spread = made
-        return jnp.stack([change[0], spread[0]])
+    def apply(params, features, numbers, tile, halo):
+        corrected = lambda maps: jnp.stack(unrolled.correct(network, params, maps, numbers))
+        x, y, z = features.shape[:3]
+        if tile is None:
+            return corrected(jnp.pad(features, [*[(0, -n % network.stride) for n in (x, y, z)], (0, 0)]))[:, :x, :y, :z]
+        volumes = tuple(np.moveaxis(np.asarray(features), -1, 0))
+        run = lambda *parts: jnp.moveaxis(corrected(jnp.stack(parts, -1)), 0, -1)
+        made = apply_tiled(run, volumes, tile=tile, halo=halo, stride=network.stride)
+        return jnp.moveaxis(jnp.asarray(made), -1, 0)
 
     def learned(field_map: FieldMap, *, tile: int | None = None, halo: int = HALO) -> Solution:
         """Correct a total-variation map by a network that sees it beside the physics (learned).
@@ -59,48 +61,35 @@ def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any]
           Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030 (learning to invert the dipole).
           Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (the start).
         """
-        box = bounding_box(field_map.mask)
-        features = np.asarray(_features(field_map, box))
+        shape, box = field_map.geometry.shape, bounding_box(field_map.mask)
+        inside = jnp.asarray(field_map.mask)[box]
+        scan = _framed(field_map, box)
         numbers = unrolled.about(field_map.geometry.voxel_size, field_map.geometry.b0_dir)
-        size = features.shape[:3]
-        if tile is None:
-            padded = np.pad(features, [*[(0, -n % stride) for n in size], (0, 0)])
-            made = np.asarray(correct(weights, padded, numbers))[:, : size[0], : size[1], : size[2]]
-        else:
-            volumes = tuple(np.moveaxis(features, -1, 0))
-            run = lambda *parts: jnp.moveaxis(correct(weights, jnp.stack(parts, -1), numbers), 0, -1)
-            made = np.moveaxis(apply_tiled(run, volumes, tile=tile, halo=halo, stride=stride), -1, 0)
-        inside = np.asarray(field_map.mask)[box]
-        chi = unrolled.UNIT * np.sinh(features[..., 0]) + made[0]
-        std = calibration * np.exp(made[1])
-        shape = field_map.geometry.shape
-        whole = lambda part: jnp.asarray(_put(np.where(inside, part, 0), box, shape))
-        iterations = jnp.asarray(unrolled.ITERATIONS + unrolled.REWEIGHTED, jnp.int32)
-        solution = Solution(chi=whole(chi), std=whole(std), iterations=iterations)
+        begun = _start(*scan)
+        for params in stages:
+            seen = _look(begun, *scan)
+            features = jnp.moveaxis(crop_to(jnp.moveaxis(seen, -1, 0), inside.shape), 0, -1)
+            change, spread = apply(params, features, numbers, tile, halo)
+            maps = unrolled.corrected(features, change)
+            begun = unrolled.Start(*[pad_to(jnp.where(inside, part, 0), seen.shape[:3]) for part in maps])
+        std = pad_to(jnp.where(inside, calibration * jnp.exp(spread), 0), seen.shape[:3])
+        solution = Solution(
+            chi=leave(begun.sharp, box, shape),
+            std=leave(std, box, shape),
+            iterations=jnp.asarray(unrolled.ITERATIONS + unrolled.REWEIGHTED, jnp.int32),
+        )
         check_finite(learned, solution)
         return solution
 
     return learned
 
 
-def _features(field_map: FieldMap, box: Box) -> Array:
-    """Look at a field in its frame; cut to the box."""
+def _framed(field_map: FieldMap, box: Box) -> tuple[Any, ...]:
+    """Bring field, mask, geometry, noise and magnitude to the frame."""
     shape = frame_shape(box, MARGIN)
-    grid = dataclasses.replace(field_map.geometry, shape=shape)
     parts = [field_map.field, field_map.mask, field_map.noise, field_map.magnitude]
     field, mask, noise, magnitude = (enter(part, box, shape) for part in parts)
-    made = _look(field, mask, grid, noise, magnitude)
-    x, y, z = (part.stop - part.start for part in box)
-    return jnp.moveaxis(crop_to(jnp.moveaxis(made, -1, 0), (x, y, z)), 0, -1)
+    return field, mask, dataclasses.replace(field_map.geometry, shape=shape), noise, magnitude
 
 
-@jax.jit
-def _look(field, mask, grid, noise, magnitude):
-    begun = unrolled.start(field, mask, grid, noise, magnitude)
-    return unrolled.look(begun, field, mask, grid, noise, magnitude)
-
-
-def _put(part: np.ndarray, box: Box, shape: tuple[int, ...]) -> np.ndarray:
-    whole = np.zeros(shape, np.float32)
-    whole[box] = part
-    return whole
+_start, _look = jax.jit(unrolled.start), jax.jit(unrolled.look)

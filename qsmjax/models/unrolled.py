@@ -1,13 +1,14 @@
 """The learned inversion: total variation begins, the physics looks at what it left, a network corrects it.
 
-    x₀ = start(f),    x ← x + correction(look(x), geometry)
+    x₀ = start(f),    x ← x + correctionₖ(look(x), geometry),  k = 0, 1, ...
 
 `look` works on the whole volume with the exact dipole of the scan at hand, so the network, which is local, needs to
 know no kernel: voxel size, B0's direction and the noise come to it as numbers. One set of weights serves every grid,
 without resampling or turning.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -111,6 +112,12 @@ def look(
     return jnp.stack([*volumes[:-1], volumes[-1] + 4.0 * mask], -1)
 
 
+def corrected(features: Float[Array, "x y z f"], change: Volume) -> Start:
+    """Read out of the volumes the maps that were looked at, the sharp one with a stage's change: the next start."""
+    sharp = UNIT * jnp.sinh(features[..., 0])
+    return Start(sharp + UNIT * features[..., 1], sharp + change)
+
+
 def _refine(right: Volume, trust: Volume, mask: Mask, makes) -> Volume:
     """Take a few conjugate-gradient steps of (DᵀW²D + λ) step = right, within the mask."""
 
@@ -190,6 +197,16 @@ class Correction(nn.Module):
             inner = nn.LayerNorm(dtype=self.dtype)(inner)
             maps = maps + Conv3d(width, 3, self.dtype)(nn.relu(inner))
         return maps
+
+
+@partial(jax.jit, static_argnums=0)
+def correct(
+    network: Correction, params: Any, features: Float[Array, "x y z f"], numbers: Float[Array, " k"]
+) -> tuple[Volume, Volume]:
+    """Apply a correction to one scan, its sizes multiples of the stride: change [ppm] and spread [log ppm]."""
+    made: Any = network.apply({"params": params}, features[None], numbers[None])
+    change, spread = made
+    return change[0], spread[0]
 
 
 class _Zero(nn.Module):

@@ -22,9 +22,10 @@ class TrainConfig:
       seed: of the weights, the samples and the noise.
 
       network: "qsmnet", or "correction" for the learned inversion (`training.learn`), which heeds seed, dtype, patch,
-        subjects, batch, steps, learning_rate and validate_every alone.
+        subjects, stages, batch, steps, learning_rate and validate_every alone.
       width, depth, kernel, activation, momentum, dtype, remat: QSMnet's (`models.qsmnet`).
       subjects: simulated for the learned inversion's bank.
+      stages: of the learned inversion, trained one after the other, each for `steps`.
 
       patch: voxels of a training sample.
       voxel_size: edges of a voxel [mm].
@@ -60,6 +61,7 @@ class TrainConfig:
 
     network: str = "qsmnet"
     subjects: int = 24
+    stages: int = 2
     width: int = 32
     depth: int = 4
     kernel: int = 5
@@ -103,7 +105,15 @@ class TrainConfig:
           ValueError: if a value is out of range; names it, what it must be, and what it was.
         """
         self._positive(
-            "width", "kernel", "subjects", "batch", "accumulate", "steps", "validate_every", "checkpoint_every"
+            "width",
+            "kernel",
+            "subjects",
+            "stages",
+            "batch",
+            "accumulate",
+            "steps",
+            "validate_every",
+            "checkpoint_every",
         )
         self._positive("learning_rate", "patch", "voxel_size", "grid", "validation_shape")
         for name in ("depth", "warmup", "clip", "noise", "chi_scale", "loss_l1", "loss_model", "loss_gradient"):

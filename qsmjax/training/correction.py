@@ -6,68 +6,18 @@ Each patch counts alike, however large its errors: what a lesion leaves does not
 does not move the map, makes s the standard deviation of what is left.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from qsmjax.inversion.frame import MARGIN
 from qsmjax.models import unrolled
-from qsmjax.numerics.box import bounding_box, frame_shape
-from qsmjax.numerics.kspace import pad_to
 from qsmjax.numerics.operators import difference
-from qsmjax.physics.geometry import geometry
-from qsmjax.training.bank import Example
-
-ROUND = 16
-"""Frames are rounded up to a multiple of this, so that few are compiled for."""
-
-
-class Seen(NamedTuple):
-    """A scan as the network sees it, in the box of its mask.
-
-    Attributes:
-      features: from `models.unrolled.look`, half precision.
-      chi: truth [ppm].
-      mask: the brain's.
-      voxel_size: [mm].
-      b0_dir: in voxel axes.
-    """
-
-    features: Float[np.ndarray, "x y z f"]
-    chi: Float[np.ndarray, "x y z"]
-    mask: Bool[np.ndarray, "x y z"]
-    voxel_size: Float[np.ndarray, "3"]
-    b0_dir: Float[np.ndarray, "3"]
-
-
-@jax.jit
-def _examine(field, mask, grid, noise):
-    begun = unrolled.start(field, mask, grid, noise, None)
-    return unrolled.look(begun, field, mask, grid, noise, None)
-
-
-def see(example: Example) -> Seen:
-    """Let the physics look at a scan."""
-    box = bounding_box(example.mask)
-    x, y, z = (-(-n // ROUND) * ROUND for n in frame_shape(box, MARGIN))
-    grid = geometry((x, y, z), example.voxel_size, example.b0_dir)
-    enter = lambda part: pad_to(jnp.asarray(part[box]), (x, y, z))
-    made = np.asarray(_examine(enter(example.field), enter(example.mask), grid, enter(example.noise)))
-    size = tuple(part.stop - part.start for part in box)
-    first = [(a - b) // 2 for a, b in zip((x, y, z), size)]
-    inside = tuple(slice(a, a + b) for a, b in zip(first, size))
-    return Seen(
-        made[inside].astype(np.float16),
-        example.chi[box].astype(np.float32),
-        example.mask[box],
-        example.voxel_size,
-        example.b0_dir,
-    )
+from qsmjax.training.sight import Seen
 
 
 def cut(rng: np.random.Generator, seen: Seen, edge: int) -> dict[str, np.ndarray]:

@@ -1,10 +1,11 @@
 """The run that trains the learned inversion: a bank of scans, what the physics sees of them, and a correction of it.
 
-    W/bank/        scans with their truth
-    W/seen/        the same as the network sees them
-    W/state.safetensors, W/weights.safetensors, W/metrics.csv
+    W/bank/                       scans with their truth
+    W/stage_0/seen/               the same as the first stage sees them
+    W/stage_0/state.safetensors   its training; then W/stage_1/, which sees what the first stage made of them
+    W/weights.safetensors, W/metrics.csv
 
-Whatever is there is not made again, so a run that was ended goes on. Batches follow from the seed and the step.
+Whatever is there is not made again, so a run that was ended goes on. Batches follow from the seed, stage and step.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -21,17 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import SUFFIXES
 from qsmjax.io.weights import load_weights, save_weights
 from qsmjax.models import unrolled
 from qsmjax.models.build import build
 from qsmjax.training import correction, record
-from qsmjax.training.bank import load_example, make_bank
+from qsmjax.training.bank import make_bank
 from qsmjax.training.checkpoint import LICENCE, WEIGHTS
 from qsmjax.training.config import TrainConfig, from_dict
-from qsmjax.training.correction import Seen
 from qsmjax.training.devices import choose_devices, compile_step, compiled
+from qsmjax.training.sight import Seen, see_bank
 
 STATE = "state.safetensors"
 EMA = 0.995
@@ -80,60 +80,82 @@ def learn(
     Raises:
       ValueError: if there is no label map, or the loss is no longer finite.
     """
-    scans = see_all(workdir, config, labels, say)
-    held = {f"{n:04d}" for n in range(config.subjects - HELD_OUT, config.subjects)} if config.subjects > 3 else set()
-    own = [seen for name, seen in scans.items() if name[:4] not in held]
-    judged = [seen for name, seen in scans.items() if name[:4] in held] or own
-    network = build(config.model())
-    assert isinstance(network, unrolled.Correction)
-    optimiser = correction.make_optimiser(config.steps, config.learning_rate)
-    step = compile_step(
-        partial(take_step, network=network, optimiser=optimiser), choose_devices(config.batch, 1, devices)
-    )
-    progress = restore(workdir, begin(network, optimiser, config.seed))
-    placed, rows, pending = step.place(progress), record.read_rows(workdir, int(progress.step)), []
-    begun, before = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
-    steps = config.steps if until is None else min(until, config.steps)
-    for taken in range(int(progress.step) + 1, steps + 1):
-        placed, terms = step.run(placed, draw(config, taken, own, config.batch))
-        pending.append(step.take(terms))
-        last = taken == steps
-        if taken % config.validate_every == 0 or last:
-            row = {"step": float(taken), "seconds": before + time.monotonic() - begun, **record.mean_row(pending)}
-            if not np.isfinite(row["loss"]):
-                raise ValueError(f"loss must stay finite, got {row['loss']} by step {taken}: lower learning_rate")
-            progress, pending = step.take(placed), []
-            row |= judge(network, progress.ema, config, judged)
-            rows.append(row)
-            save(workdir, config, progress)
-            export(workdir, config, network, progress, row, f"{config.subjects} subjects of {labels.name}")
-            record.write_rows(workdir, rows)
-            say(
-                f"step {taken}, {row['seconds']:.0f} s: errors over the start's: L1 {row['val_l1']:.3f}, "
-                f"RMS {row['val_rms']:.3f}, gradient {row['val_gradient']:.3f}"
-            )
-    return steps
-
-
-def see_all(workdir: Path, config: TrainConfig, labels: Path, say: Callable[[str], None]) -> dict[str, Seen]:
-    """Make the bank, and let the physics look at its scans."""
     found = sorted(p for p in labels.iterdir() if p.name.endswith(SUFFIXES)) if labels.is_dir() else [labels]
     if not found:
         raise ValueError(f"{labels} must hold label maps (.nii, .nii.gz), got none")
     say(f"{config.subjects} subjects out of {len(found)} label maps: the scans are simulated first")
-    bank, folder = workdir / "bank", workdir / "seen"
-    make_bank(bank, found, subjects=config.subjects, seed=config.seed)
-    folder.mkdir(exist_ok=True)
-    scans = {}
-    for path in sorted(bank.glob("*.npz")):
-        kept = folder / path.name
-        if not kept.exists():
-            made = correction.see(load_example(path))
-            with write_aside(kept) as temporary, temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **made._asdict())
-        with np.load(kept, allow_pickle=False) as parts:
-            scans[path.stem] = Seen(**parts)
-    return scans
+    make_bank(workdir / "bank", found, subjects=config.subjects, seed=config.seed)
+    network = build(config.model())
+    assert isinstance(network, unrolled.Correction)
+    run = Run(workdir, config, network, f"{config.subjects} subjects of {labels.name}", say, devices)
+    scans: dict[str, Seen] = {}
+    stages: list[Any] = []
+    left = config.stages * config.steps if until is None else until
+    for number in range(config.stages):
+        seen = workdir / f"stage_{number}" / "seen"
+        scans = see_bank(workdir / "bank", seen, scans, network, stages[-1] if stages else None)
+        stages.append(train_stage(run, scans, stages, min(left, config.steps)))
+        left -= config.steps
+        if left <= 0:
+            break
+    return min(until or config.stages * config.steps, config.stages * config.steps)
+
+
+class Run(NamedTuple):
+    """What all stages of a run share: where, by what config, which network, the data's name, who hears, devices."""
+
+    workdir: Path
+    config: TrainConfig
+    network: unrolled.Correction
+    data: str
+    say: Callable[[str], None]
+    devices: int | None
+
+
+def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int) -> Any:
+    """Train one stage on what it sees, or go on with it.
+
+    Args:
+      run: the run.
+      scans: what the stage sees, by name; the first four letters name the subject.
+      before: parameters of the stages before it.
+      until: end after this many steps; the schedule stays the config's.
+
+    Returns:
+      Its parameters: the moving average.
+    """
+    config, network, folder = run.config, run.network, run.workdir / f"stage_{len(before)}"
+    held = {f"{n:04d}" for n in range(config.subjects - HELD_OUT, config.subjects)} if config.subjects > 3 else set()
+    own = [seen for name, seen in scans.items() if name[:4] not in held]
+    judged = [seen for name, seen in scans.items() if name[:4] in held] or own
+    config = dataclasses.replace(config, seed=config.seed + 1000 * len(before))
+    optimiser = correction.make_optimiser(config.steps, config.learning_rate)
+    step = compile_step(
+        partial(take_step, network=network, optimiser=optimiser), choose_devices(config.batch, 1, run.devices)
+    )
+    progress = restore(folder, begin(network, optimiser, config.seed))
+    first = len(before) * config.steps
+    placed, rows, pending = step.place(progress), record.read_rows(run.workdir, first + int(progress.step)), []
+    begun, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
+    for taken in range(int(progress.step) + 1, until + 1):
+        placed, terms = step.run(placed, draw(config, taken, own, config.batch))
+        pending.append(step.take(terms))
+        if taken % config.validate_every and taken != until:
+            continue
+        row = {"step": float(first + taken), "seconds": spent + time.monotonic() - begun, **record.mean_row(pending)}
+        if not np.isfinite(row["loss"]):
+            raise ValueError(f"loss must stay finite, got {row['loss']} by step {taken}: lower learning_rate")
+        progress, pending = step.take(placed), []
+        row |= judge(network, progress.ema, config, judged)
+        rows.append(row)
+        save(folder, run.config, progress)
+        export(run, [*before, progress.ema], row)
+        record.write_rows(run.workdir, rows)
+        run.say(
+            f"stage {len(before)}, step {taken}, {row['seconds']:.0f} s: errors over the start's: "
+            f"L1 {row['val_l1']:.3f}, RMS {row['val_rms']:.3f}, gradient {row['val_gradient']:.3f}"
+        )
+    return progress.ema
 
 
 def draw(config: TrainConfig, step: int, scans: list[Seen], count: int) -> Batch:
@@ -193,47 +215,47 @@ def _looking(network: nn.Module) -> Callable:
     return compiled(look)
 
 
-def save(workdir: Path, config: TrainConfig, progress: Progress) -> None:
+def save(folder: Path, config: TrainConfig, progress: Progress) -> None:
     """Write the state, whole or not at all."""
     leaves = jax.tree.leaves(progress)
     arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-    save_weights(workdir / STATE, arrays, {"name": "state", "config": config.to_dict()})
+    save_weights(folder / STATE, arrays, {"name": "state", "config": config.to_dict()})
 
 
 def stored_run(workdir: Path) -> TrainConfig | None:
     """Return the config of the run that is in a folder; None where there is none."""
-    return from_dict(load_weights(workdir / STATE)[1]["config"]) if (workdir / STATE).is_file() else None
+    state = workdir / "stage_0" / STATE
+    return from_dict(load_weights(state)[1]["config"]) if state.is_file() else None
 
 
-def restore(workdir: Path, fresh: Progress) -> Progress:
+def restore(folder: Path, fresh: Progress) -> Progress:
     """Read the state of a run that is in the folder, or begin.
 
     Raises:
       ValueError: if it is that of another network.
     """
-    if not (workdir / STATE).is_file():
+    if not (folder / STATE).is_file():
         return fresh
-    arrays, _ = load_weights(workdir / STATE)
+    arrays, _ = load_weights(folder / STATE)
     leaves, tree = jax.tree.flatten(fresh)
     stored = [arrays[name] for name in sorted(arrays)]
     if [np.size(a) for a in stored] != [np.size(a) for a in leaves]:
-        raise ValueError(f"{workdir} must hold a run of this network, got other sizes: choose another --workdir")
+        raise ValueError(f"{folder} must hold a run of this network, got other sizes: choose another --workdir")
     # files hold no arrays without axes
     return jax.tree.unflatten(tree, [np.reshape(a, np.shape(leaf)) for a, leaf in zip(stored, leaves)])
 
 
-def export(
-    workdir: Path, config: TrainConfig, network: nn.Module, progress: Progress, row: record.Row, data: str
-) -> None:
-    """Write the weights with their card."""
+def export(run: Run, stages: list[Any], row: record.Row) -> None:
+    """Write the weights of all stages so far, with their card."""
     card = {
-        "name": config.preset,
-        "network": config.model(),
-        "config": config.to_dict(),
+        "name": run.config.preset,
+        "network": run.config.model(),
+        "config": run.config.to_dict(),
         "calibration": row["calibration"],
-        "step": int(progress.step),
+        "step": int(row["step"]),
         "scores": {name: value for name, value in row.items() if name.startswith("val_")},
-        "training_data": data,
+        "training_data": run.data,
         "licence": LICENCE,
     }
-    save_weights(workdir / WEIGHTS, {"params": jax.device_get(progress.ema)}, card)
+    variables = {f"stage_{number}": jax.device_get(params) for number, params in enumerate(stages)}
+    save_weights(run.workdir / WEIGHTS, variables, card)

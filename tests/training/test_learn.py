@@ -3,19 +3,23 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from qsmjax.inference.network import load_network
 from qsmjax.io.nifti import new_volume, save_volume
 from qsmjax.io.weights import load_weights
+from qsmjax.models import unrolled
+from qsmjax.models.build import build
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry
-from qsmjax.training import bank, correction, learn
+from qsmjax.training import bank, correction, learn, sight
 from qsmjax.training.config import preset, with_settings
 
 CONFIG = with_settings(preset("learned"), ["subjects=1", "patch=16", "steps=4", "validate_every=2"])
+NETWORK = build(CONFIG.model())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,8 +35,14 @@ def workdir(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bank, "BOX", 24)
         patch.setattr(bank, "BOXES", 1)
-        learn.see_all(folder, CONFIG, folder / "labels", lambda line: None)
+        bank.make_bank(folder / "bank", [folder / "labels" / "head.nii.gz"], subjects=1)
         yield folder
+
+
+@pytest.fixture(scope="module")
+def scans(workdir):
+    """What the first stage sees of the bank."""
+    return sight.see_bank(workdir / "bank", workdir / "stage_0" / "seen", {}, NETWORK, None)
 
 
 def test_fields_are_made_by_what_lies_in_the_box(workdir):
@@ -48,8 +58,8 @@ def test_fields_are_made_by_what_lies_in_the_box(workdir):
         assert not example.chi[~mask].any() and (example.noise[mask] > 0).all()
 
 
-def test_a_patch_is_turned_with_its_grid(workdir):
-    (scan, *_) = learn.see_all(workdir, CONFIG, workdir / "labels", lambda line: None).values()
+def test_a_patch_is_turned_with_its_grid(scans):
+    (scan, *_) = scans.values()
     coordinate = np.broadcast_to(np.arange(scan.mask.shape[0], dtype=np.float32)[:, None, None], scan.mask.shape)
     scan = scan._replace(chi=coordinate, b0_dir=np.asarray([0.8, 0.0, 0.6]), voxel_size=np.asarray([1.0, 2.0, 3.0]))
     for seed in range(8):
@@ -61,22 +71,38 @@ def test_a_patch_is_turned_with_its_grid(workdir):
         assert patch["features"].shape == (16, 16, 16, 8)
 
 
+def test_the_next_stage_sees_what_the_one_before_made(workdir, scans):
+    features, numbers = jnp.zeros((1, 16, 16, 16, unrolled.FEATURES)), jnp.zeros((1, unrolled.ABOUT))
+    params = NETWORK.init(jax.random.key(0), features, numbers)["params"]
+    name, scan = next(iter(scans.items()))
+    example = bank.load_example(workdir / "bank" / f"{name}.npz")
+    same = sight.see_next(example, scan, NETWORK, params)
+    np.testing.assert_allclose(
+        same.features, scan.features, atol=0.02, err_msg="a network at its start changes nothing"
+    )
+    params["_Zero_0"]["bias"] = params["_Zero_0"]["bias"] + 0.1
+    moved = sight.see_next(example, scan, NETWORK, params)
+    maps = [unrolled.UNIT * np.sinh(np.float32(seen.features[..., 0])) for seen in (scan, moved)]
+    rise = (maps[1] - maps[0])[scan.mask]
+    assert (rise > 0.9 * 0.1 * 0.2 * unrolled.UNIT).all(), "the maps that are looked at hold the change"
+    assert not maps[1][~scan.mask].any()
+
+
 @pytest.mark.slow
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
     lines = []
     config = dataclasses.replace(CONFIG, steps=4)
-    scans = lambda folder: [(folder / part).symlink_to(workdir / part) for part in ("bank", "seen")]
     weights = []
-    for name, stops in (("whole", [4]), ("twice", [2, 4])):
+    for name, stops in (("whole", [8]), ("twice", [2, 6, 8])):
         folder = tmp_path / name
         folder.mkdir()
-        scans(folder)
+        (folder / "bank").symlink_to(workdir / "bank")
         for until in stops:
             learn.learn(folder, config, workdir / "labels", lines.append, devices=1, until=until)
         weights.append(load_weights(folder / "weights.safetensors"))
     (first, card), (second, _) = weights
     jax.tree.map(np.testing.assert_array_equal, first, second)
-    assert card["step"] == 4 and card["calibration"] > 0 and "RMS" in lines[-1]
+    assert set(first) == {"stage_0", "stage_1"} and card["step"] == 8 and card["calibration"] > 0 and "RMS" in lines[-1]
     assert learn.stored_run(tmp_path / "whole") == config
     chi = np.zeros((20, 20, 20))
     chi[8:12, 8:12, 8:12] = 0.1

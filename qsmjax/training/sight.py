@@ -1,0 +1,110 @@
+"""What a stage of the learned inversion sees of the bank's scans: whole ones, by their own dipole, once for all steps.
+
+W/stage_0/seen/    what the physics sees of the start
+W/stage_1/seen/    of the map that the first stage made of it; and so on
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from qsmjax.inversion.frame import MARGIN
+from qsmjax.io.aside import write_aside
+from qsmjax.models import unrolled
+from qsmjax.numerics.box import bounding_box, frame_shape
+from qsmjax.numerics.kspace import pad_to
+from qsmjax.physics.geometry import geometry
+from qsmjax.training.bank import Example, load_example
+
+ROUND = 16
+"""Frames are rounded up to a multiple of this, so that few are compiled for."""
+
+
+class Seen(NamedTuple):
+    """A scan as the network sees it, in the box of its mask.
+
+    Attributes:
+      features: from `models.unrolled.look`, half precision.
+      chi: truth [ppm].
+      mask: the brain's.
+      voxel_size: [mm].
+      b0_dir: in voxel axes.
+    """
+
+    features: Float[np.ndarray, "x y z f"]
+    chi: Float[np.ndarray, "x y z"]
+    mask: Bool[np.ndarray, "x y z"]
+    voxel_size: Float[np.ndarray, "3"]
+    b0_dir: Float[np.ndarray, "3"]
+
+
+def see(example: Example, begin: Callable[..., unrolled.Start] | None = None) -> Seen:
+    """Let the physics look at a scan.
+
+    Args:
+      example: the scan.
+      begin: (field, mask, geometry, noise, None) -> Start, in the frame: the maps that are looked at; None for the
+        start itself.
+    """
+    box = bounding_box(example.mask)
+    x, y, z = (-(-n // ROUND) * ROUND for n in frame_shape(box, MARGIN))
+    grid = geometry((x, y, z), example.voxel_size, example.b0_dir)
+    enter = lambda part: pad_to(jnp.asarray(part[box]), (x, y, z))
+    parts = enter(example.field), enter(example.mask), grid, enter(example.noise), None
+    made = np.asarray(_look((begin or _start)(*parts), *parts))
+    size = tuple(part.stop - part.start for part in box)
+    first = [(a - b) // 2 for a, b in zip((x, y, z), size)]
+    inside = tuple(slice(a, a + b) for a, b in zip(first, size))
+    return Seen(
+        made[inside].astype(np.float16),
+        example.chi[box].astype(np.float32),
+        example.mask[box],
+        example.voxel_size,
+        example.b0_dir,
+    )
+
+
+_start, _look = jax.jit(unrolled.start), jax.jit(unrolled.look)
+
+
+def see_next(example: Example, seen: Seen, network: unrolled.Correction, params: Any) -> Seen:
+    """Let the physics look at the map that a stage makes of what it saw."""
+    x, y, z = seen.mask.shape
+    features = jnp.pad(seen.features.astype(np.float32), [*[(0, -n % ROUND) for n in (x, y, z)], (0, 0)])
+    numbers = unrolled.about(jnp.asarray(seen.voxel_size), jnp.asarray(seen.b0_dir))
+    change, _ = unrolled.correct(network, params, features, numbers)
+    begun = unrolled.corrected(features, change)
+    inside = lambda part: np.where(seen.mask, np.asarray(part)[:x, :y, :z], 0)
+    maps = [inside(part) for part in begun]
+    return see(example, lambda field, *_: unrolled.Start(*[pad_to(part, field.shape) for part in maps]))
+
+
+def see_bank(
+    bank: Path, folder: Path, before: dict[str, Seen], network: unrolled.Correction, params: Any
+) -> dict[str, Seen]:
+    """See every scan of a bank; what has been seen is kept in a folder and not looked at again.
+
+    Args:
+      bank: folder of scans.
+      folder: takes a file a scan.
+      before: what the stage before saw of them; empty for the first.
+      network: of the stage before.
+      params: its parameters; None for the first stage.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scans = {}
+    for path in sorted(bank.glob("*.npz")):
+        kept = folder / path.name
+        if not kept.exists():
+            example = load_example(path)
+            made = see(example) if params is None else see_next(example, before[path.stem], network, params)
+            with write_aside(kept) as temporary, temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **made._asdict())
+        with np.load(kept, allow_pickle=False) as parts:
+            scans[path.stem] = Seen(**parts)
+    return scans
