@@ -1,16 +1,18 @@
 """Hold the learned inversion against total variation: at its default, and with its weight tuned on the truth.
 
     python benchmarks/learned.py LABELS_DIR --cache CACHE [--weights FILE] [--cases axial oblique 1x1x2 7T]
-                                 [--numbers 11 12] [--noise 1 4] [--voxel 1.0]
+                                 [--numbers 11 12] [--noise 1 4] [--voxel 1.0] [--vsharp]
 
 The heads are those of `benchmarks/heads.py`, kept in CACHE; networks are never trained on heads 11 to 14. A line a
 method says NRMSE, xSIM, HFEN, deep grey's NRMSE, the calcification's error of moment and its streak, as QSM-CI defines
 them, and seconds without compilation. For the network there is also the part of the voxels whose truth lies within one
 and within two (1.96) predicted standard deviations, and within one by tenths of the predicted deviation. Maps are
-compared after the mean over the mask is taken off each.
+compared after the mean over the mask is taken off each. --voxel multiplies the voxel size. --vsharp takes the field of
+air, bone and neck out of the total field by V-SHARP first, and judges on the mask that it leaves.
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from heads import CASES
 from inversions import errors, measured, walk
 from kept_heads import KeptHead, kept_head
 
+from qsmjax.background import v_sharp
 from qsmjax.evaluation.metrics import nrmse
 from qsmjax.inference.network import load_network
 from qsmjax.inference.shipped import FOLDER
@@ -38,13 +41,18 @@ def main() -> None:
     parser.add_argument("--numbers", type=int, nargs="+", default=(11, 12), help="of the anatomies")
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0])
     parser.add_argument("--voxel", type=float, default=1.0)
+    parser.add_argument("--vsharp", action="store_true")
     args = parser.parse_args()
     network = load_network(args.weights)
     for name in args.cases:
         head = kept_head(args.labels_dir, name, args.cache, heads=tuple(args.numbers), voxel=args.voxel)
         for level in args.noise:
             scan = head.noisy(level)
-            print(f"\n{name}, {head.mask.shape}, noise x{level:g}\n{HEADER}")
+            if args.vsharp:
+                scan = v_sharp(scan.replace(field=scan.field + head.arrays["outside"]))
+                mask = np.asarray(scan.mask)
+                head = dataclasses.replace(head, arrays=head.arrays | {"mask": mask, "chi": head.chi * mask})
+            print(f"\n{name}{', V-SHARP' if args.vsharp else ''}, {head.mask.shape}, noise x{level:g}\n{HEADER}")
             default, best = tuned_tv(scan, head)
             print_line("tv", default, head)
             print_line("tv, tuned", best, head)
