@@ -21,11 +21,12 @@ ROOMS = [
     "report",
     "training",
     "inference",
+    "export",
     "pipeline",
     "study",
     "cli",
 ]
-DOORS = {"nibabel": {"io"}, "safetensors": {"io"}, "matplotlib": {"report"}}
+DOORS = {"nibabel": {"io"}, "safetensors": {"io"}, "matplotlib": {"report"}, "onnx": {"export"}}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

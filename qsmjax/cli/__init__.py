@@ -4,6 +4,7 @@
 - `infer`: a field map to a susceptibility map
 - `train`: simulated heads or the user's own maps to a network
 - `cosmos`: several orientations of one head to one susceptibility map
+- `export`: the learned inversion as one ONNX file, for other tools
 - `simulate`: label maps to scans with their truth
 - `study`, `study_jobs`: methods compared over subjects and head orientations
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "cosmos": "several orientations of one head to one susceptibility map",
     "bids": "a BIDS dataset to the maps of all its scans",
     "simulate": "make scans with their truth from label maps",
+    "export": "the learned inversion as one ONNX file, for other tools",
     "study": "compare methods over subjects and head orientations",
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.errors
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +46,17 @@ class Network(NamedTuple):
     card: dict[str, Any]
 
 
+def read_network(path: str | Path) -> tuple[Path, nn.Module, dict[str, Any], dict[str, Any]]:
+    """Read a network: its file, the module, its parameters and its card; raises what `load_network` does."""
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} must hold {WEIGHTS}, got none: train there first, or wait for its first save")
+    variables, card = load_weights(file)
+    check_card(file, card, ("name", "network"))
+    return file, build(card["network"]), variables, card
+
+
 def load_network(path: str | Path) -> Network:
     """Load a network from its weights, or from the work folder that training left.
 
@@ -55,13 +67,7 @@ def load_network(path: str | Path) -> Network:
       FileNotFoundError: if there are no weights.
       ValueError: if the file is no such file, or its card lacks something.
     """
-    path = Path(path)
-    file = path / WEIGHTS if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"{path} must hold {WEIGHTS}, got none: train there first, or wait for its first save")
-    variables, card = load_weights(file)
-    check_card(file, card, ("name", "network"))
-    network = build(card["network"])
+    file, network, variables, card = read_network(path)
     if isinstance(network, Correction):
         return Network(str(card["name"]), learned_inversion(network, variables, card), lambda _: [], card)
     check_card(file, card)

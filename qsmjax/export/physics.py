@@ -1,0 +1,192 @@
+"""The start and the look of the learned inversion as a graph: `models.unrolled`, with its constants, step for step.
+
+Noise of zero everywhere is noise that is not known: it is read off the field. Masks are volumes of zero and one.
+"""
+
+from typing import NamedTuple
+
+from qsmjax.export.fourier import (
+    Frame,
+    backward,
+    dipole,
+    doubled,
+    forward,
+    laplacian,
+    mean_over_spectrum,
+    multiply,
+)
+from qsmjax.export.graph import BOOL, FLOAT, Graph, Value
+from qsmjax.inversion.data_terms import DATA_PENALTY
+from qsmjax.inversion.variation import RELAXATION, SUPPORT_PENALTY
+from qsmjax.inversion.weighting import BALANCE, BISECTIONS, LARGEST_WEIGHT
+from qsmjax.inversion.weighting import CONE as LEVEL_CONE
+from qsmjax.models.unrolled import (
+    BOOST,
+    CONE,
+    EDGE,
+    ITERATIONS,
+    REFINEMENTS,
+    REWEIGHTED,
+    TRUST_REGION,
+    UNIT,
+)
+
+
+class Scan(NamedTuple):
+    """A field in its frame, and what is known of it.
+
+    Attributes:
+      frame: its grid.
+      kernel: the dipole, once.
+      field: [ppm], zero outside the mask.
+      mask: zero or one.
+      trust: data weights.
+      level: standard deviation of the noise [ppm].
+    """
+
+    frame: Frame
+    kernel: Value
+    field: Value
+    mask: Value
+    trust: Value
+    level: Value
+
+
+def scan(frame: Frame, field: Value, mask: Value, noise: Value) -> Scan:
+    """Weigh a field by its noise, where that is known: `inversion.measured`."""
+    graph, kernel = frame.graph, dipole(frame)
+    known = graph.node("Greater", noise * mask, 0.0, kind=BOOL)
+    trust = graph.where(known, 1 / graph.where(known, noise, 1.0), 0.0)
+    mean = graph.total(trust) / graph.total(mask)
+    told = graph.node("Greater", mean, 0.0, kind=BOOL)
+    mean = graph.where(told, mean, 1.0)
+    trust = graph.where(told, graph.node("Min", trust / mean, LARGEST_WEIGHT), mask)
+    level = graph.where(told, 1 / mean, _noise_level(frame, kernel, field * mask, mask))
+    return Scan(frame, kernel, field * mask, mask, trust, level)
+
+
+def start(scan: Scan) -> tuple[Value, Value]:
+    """Invert by total variation, with even weights and with the edges of that one spared [ppm]."""
+    frame, graph = scan.frame, scan.frame.graph
+    weight = _weight(scan)
+    zero = scan.field * 0.0
+    plain = _minimise_variation(scan, ITERATIONS, weight, None, [zero] * 6)
+    steep = [graph.node("Abs", _step(graph, plain[0], axis)) / frame.voxel_size[axis] for axis in range(3)]
+    inside = graph.total((steep[0] + steep[1] + steep[2]) * scan.mask) / graph.total(scan.mask)
+    level = inside * (EDGE / 3)
+    edges = tuple(level / (part + level + 1e-12) for part in steep)
+    sharp = _minimise_variation(scan, REWEIGHTED, weight * BOOST, edges, plain)
+    return plain[0] * scan.mask, sharp[0] * scan.mask
+
+
+def look(scan: Scan, plain: Value, chi: Value) -> list[Value]:
+    """Return the features of a map, each a volume."""
+    frame, graph, mask, trust = scan.frame, scan.frame.graph, scan.mask, scan.trust
+    both = doubled(frame, scan.kernel)
+    makes = lambda x: multiply(frame, x, both)
+    level = graph.node("Max", scan.level, 1e-6)
+    residual = trust * (scan.field - makes(chi) * mask)
+    back = makes(trust * residual) * mask
+    step = _refine(graph, back, lambda x: makes(trust * trust * makes(x)) * mask + x * TRUST_REGION)
+    narrow = scan.kernel / CONE
+    cone = doubled(frame, graph.node("Exp", -(narrow * narrow)))
+    local = level / graph.node("Max", trust, 0.05)
+    return [
+        graph.node("Asinh", chi / UNIT),
+        (plain - chi) / UNIT,
+        step / UNIT,
+        multiply(frame, chi, cone) * mask / UNIT,
+        multiply(frame, step, cone) * mask / UNIT,
+        graph.clip(residual / level, -5.0, 5.0) / 2,
+        back / level,
+        (graph.node("Log", local * 1e3) + 4) * mask,
+    ]
+
+
+def _noise_level(frame: Frame, kernel: Value, field: Value, mask: Value) -> Value:
+    """Return the noise that stands in the cone, where no chi makes a field: `inversion.weighting.noise_level`."""
+    graph, narrow = frame.graph, kernel / LEVEL_CONE
+    high = laplacian(frame, (graph.constant([1.0], FLOAT),) * 3) / 12
+    band = graph.node("Exp", -(narrow * narrow)) * high * high
+    passed = graph.node("Abs", multiply(frame, field, doubled(frame, band)))
+    gain = graph.node("Sqrt", mean_over_spectrum(frame, band * band))
+    wanted = graph.total(mask) / 2
+
+    def halve(low, high):
+        middle = (low + high) / 2
+        below = graph.cast(graph.node("LessOrEqual", passed, middle, kind=BOOL), FLOAT)
+        enough = graph.node("GreaterOrEqual", graph.total(below * mask), wanted, kind=BOOL)
+        return [graph.where(enough, low, middle), graph.where(enough, middle, high)]
+
+    largest = graph.node("ReduceMax", passed * mask, keepdims=1)
+    return graph.repeat(BISECTIONS, halve, [largest * 0.0, largest])[1] / (0.6745 * gain)
+
+
+def _weight(scan: Scan) -> Value:
+    """Return the weight that the noise asks for: `inversion.weighting.auto_weight`."""
+    frame, graph, level = scan.frame, scan.frame.graph, scan.level
+    gradient = laplacian(frame, frame.voxel_size)
+    there = graph.node("Greater", gradient, 0.0, kind=BOOL)
+    dual = graph.where(there, scan.kernel * scan.kernel / graph.where(there, gradient, 1.0), 0.0) / 3
+    total = graph.total(scan.field * scan.field) / graph.total(scan.mask)
+    signal = graph.node("Sqrt", graph.node("Max", total - level * level, total * 0.01))
+    ratio = level / graph.node("Max", signal, 1e-12)
+    return level * BALANCE * graph.node("Sqrt", ratio * mean_over_spectrum(frame, dual))
+
+
+def _minimise_variation(scan: Scan, count: int, weight: Value, edges: tuple | None, state: list[Value]) -> list[Value]:
+    """Iterate `inversion.variation` on the map, the data split, three of the gradient and the support's."""
+    frame, graph, size, mask = scan.frame, scan.frame.graph, scan.frame.voxel_size, scan.mask
+    mean = graph.total(scan.field * scan.field) / graph.total(mask)
+    clip = graph.node("Max", graph.node("Sqrt", mean), 1e-12)
+    penalty = weight / clip
+    clips = [clip] * 3 if edges is None else [clip * edge for edge in edges]
+    squared = scan.trust * scan.trust
+    pull = squared / (squared + DATA_PENALTY)
+    kernel = doubled(frame, scan.kernel)
+    inverse = 1 / (
+        kernel * kernel * DATA_PENALTY + doubled(frame, laplacian(frame, frame.voxel_size)) * penalty + SUPPORT_PENALTY
+    )
+    sign = (mask * 2 - 1) * SUPPORT_PENALTY
+
+    def step(_, data, x, y, z, support):
+        made = data + pull * (scan.field - data)
+        held = [graph.clip(s, -c, c) for s, c in zip((x, y, z), clips)]
+        parts = [_step_back(graph, s - 2 * h, axis) / size[axis] for axis, (s, h) in enumerate(zip((x, y, z), held))]
+        image = penalty * (parts[0] + parts[1] + parts[2]) + sign * support
+        right = kernel * forward(frame, DATA_PENALTY * (2 * made - data)) + forward(frame, image)
+        chi_k = inverse * right
+        chi, makes = backward(frame, chi_k), backward(frame, kernel * chi_k)
+        pushed = [
+            s + RELAXATION * (_step(graph, chi, axis) / size[axis] - s + h)
+            for axis, (s, h) in enumerate(zip((x, y, z), held))
+        ]
+        return [chi, data + RELAXATION * (makes - made), *pushed, support + RELAXATION * (chi - mask * support)]
+
+    return graph.repeat(count, step, state)
+
+
+def _refine(graph: Graph, right: Value, operate) -> Value:
+    """Take a few steps of conjugate gradients from zero."""
+    product = lambda a, b: graph.node("Max", graph.total(a * b), 1e-30)
+    solved, residual, way, square = right * 0.0, right, right, product(right, right)
+    for _ in range(REFINEMENTS):
+        pushed = operate(way)
+        length = square / product(way, pushed)
+        solved, residual = solved + length * way, residual - length * pushed
+        before, square = square, product(residual, residual)
+        way = residual + square / before * way
+    return solved
+
+
+def _step(graph: Graph, volume: Value, axis: int) -> Value:
+    """Take the forward difference along an axis of a periodic volume [per voxel]."""
+    last = graph.size(volume, axis)
+    return graph.join(graph.cut(volume, [1], last, [axis]), graph.cut(volume, [0], [1], [axis]), axis=axis) - volume
+
+
+def _step_back(graph: Graph, volume: Value, axis: int) -> Value:
+    """Take minus the backward difference: the adjoint of `_step`."""
+    last = graph.size(volume, axis)
+    rest = graph.cut(volume, [0], last - 1, [axis])
+    return graph.join(graph.cut(volume, last - 1, last, [axis]), rest, axis=axis) - volume
