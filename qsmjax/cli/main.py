@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from qsmjax.cli.errors import guarded
+from qsmjax.cli.errors import end, guarded
 
 COMMANDS = {
     "infer": "a field map to a susceptibility map",
@@ -31,6 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     name = parser.parse_args(arguments[:1]).command
     return run_command(name, arguments[1:], prog=f"qsmjax {name}")
+
+
+def program() -> None:
+    """Be the program `qsmjax`."""
+    end(main())
 
 
 def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
