@@ -1,7 +1,8 @@
 """Turn a field map into a susceptibility map: `python infer.py field.nii`."""
 
-from qsmjax.cli.errors import end
+import sys
+
 from qsmjax.cli.main import run_command
 
 if __name__ == "__main__":
-    end(run_command("infer"))
+    sys.exit(run_command("infer"))

@@ -1,7 +1,8 @@
 """Train a network: `python train.py --workdir W`."""
 
-from qsmjax.cli.errors import end
+import sys
+
 from qsmjax.cli.main import run_command
 
 if __name__ == "__main__":
-    end(run_command("train"))
+    sys.exit(run_command("train"))

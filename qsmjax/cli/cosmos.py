@@ -4,7 +4,7 @@
 
 DIR has one folder an orientation, each with a field or phase, and what is known of it:
 
-  localfield.nii.gz | totalfield.nii.gz | phase*.nii.gz      the scan, [ppm] if a field
+  localfield.nii.gz | totalfield.nii.gz | phase*.nii.gz | kspace.npy     the scan, [ppm] if a field
   mask.nii.gz  magnitude*.nii.gz  noise.nii.gz  params.json   each optional, as for `qsmjax infer`
   to_reference.mat                                            optional: FLIRT's matrix, else magnitudes are registered
 
@@ -27,7 +27,7 @@ from qsmjax.cli.errors import UserError
 from qsmjax.cli.progress import iterations
 from qsmjax.cli.scan import Scan
 from qsmjax.cli.settings import options_of, parse_settings
-from qsmjax.cli.stages import PRESETS, choose_stages
+from qsmjax.cli.stages import INPUTS, PRESETS, choose_stages
 from qsmjax.inversion import cosmos
 from qsmjax.io.nifti import SUFFIXES, save_volume
 from qsmjax.io.sidecar import save_json
@@ -39,7 +39,7 @@ from qsmjax.registration.resample import resample
 from qsmjax.registration.rigid import register_rigid
 from qsmjax.report.figures import three_plane
 
-KINDS = {"localfield": "localfield", "totalfield": "totalfield", "phase": "phase"}
+KINDS = {"localfield": "localfield", "totalfield": "totalfield", "phase": "phase", "kspace": "kspace"}
 """First word of a scan's file name, and what it is."""
 
 
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
       The exit status.
     """
     folders = orientation_folders(Path(args.folder), args.orientation)
-    own = [pair for pair in args.set if not pair.startswith(("field.", "background."))]
+    own = [pair for pair in args.set if not pair.startswith(("recon.", "field.", "background."))]
     options = parse_settings(own, options_of(cosmos), "cosmos")
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def orientation_folders(folder: Path, reference: str | None = None, *, least: in
     if len(found) < least:
         number = "two folders" if least == 2 else f"{least} folder(s)"
         raise UserError(
-            f"{folder} must hold at least {number} with localfield, totalfield or phase files, got {len(found)}"
+            f"{folder} must hold at least {number} with localfield, totalfield, phase or kspace files, got {len(found)}"
         )
     if reference is None:
         return found
@@ -176,7 +176,9 @@ def _scan_files(folder: Path) -> tuple[str, list[Path]] | None:
 
 
 def _named(folder: Path, word: str) -> list[Path]:
-    return sorted(path for path in folder.glob(f"{word}*") if path.name.endswith(SUFFIXES))
+    return sorted(
+        path for path in folder.glob(f"{word}*") if path.name.endswith((".npy",) if word == "kspace" else SUFFIXES)
+    )
 
 
 def read_orientation(
@@ -203,13 +205,13 @@ def read_orientation(
     """
     kind, files = _scan_files(folder) or ("", [])
     words = [str(path) for path in files] + ["--input", kind, "--preset", preset, "--quiet"]
-    flags = ("mask", "magnitude") if kind == "phase" else ("mask", "magnitude", "noise")
+    flags = {"phase": ("mask", "magnitude"), "kspace": ("mask",)}.get(kind, ("mask", "magnitude", "noise"))
     for flag in flags:
         found = _named(folder, flag)
         words += [f"--{flag}", *(str(path) for path in found)] if found else []
     if (folder / "params.json").is_file():
         words += ["--params", str(folder / "params.json")]
-    needed = {"phase": ("field.", "background."), "totalfield": ("background.",)}.get(kind, ())
+    needed = ("recon.", "field.", "background.")[3 - INPUTS.index(kind) :]
     words += [word for pair in settings if pair.startswith(needed or "-") for word in ("--set", pair)]
     parser = argparse.ArgumentParser()
     infer.add_arguments(parser)

@@ -5,6 +5,7 @@
   python infer.py field.nii --workdir W                   the network that train.py left in W
   python infer.py total.nii --input totalfield            background field removed first
   python infer.py phase*.nii --input phase --magnitude mag*.nii --params params.json
+  python infer.py kspace.npy --input kspace --params params.json     GRAPPA and ESPIRiT first
 
 The map goes to field_Chimap.nii.gz with the field's own affine; beside it a JSON sidecar and a picture of three planes.
 """
@@ -22,6 +23,7 @@ import numpy as np
 from qsmjax.cli import methods
 from qsmjax.cli.echoes import read_echoes
 from qsmjax.cli.errors import UserError
+from qsmjax.cli.kspace import scan_of_kspace
 from qsmjax.cli.outputs import Result, write_result
 from qsmjax.cli.progress import iterations
 from qsmjax.cli.scan import Scan, on_grid, read_scan
@@ -39,12 +41,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infer`."""
     add = parser.add_argument
     add(
-        "field", nargs="*", metavar="FIELD", help="the field, or phase: one 4-D file, or a file an echo (.nii, .nii.gz)"
+        "field",
+        nargs="*",
+        metavar="FIELD",
+        help="the field, or phase: one 4-D file, or a file an echo (.nii, .nii.gz); or k-space (.npy)",
     )
     add("-o", "--output", metavar="OUT", help="file (or folder) of the map; default: FIELD's name with _Chimap.nii.gz")
     add("--input", choices=INPUTS, default="localfield", help="what FIELD is")
     add("--mask", help="not zero inside the head; default: where FIELD is not zero, or from the magnitude")
-    add("--params", metavar="JSON", help='{"TE": [s], "B0": T, "B0_dir": [x, y, z], "voxel_size": [mm]}, each optional')
+    add(
+        "--params",
+        metavar="JSON",
+        help='{"TE": [s], "B0": T, "B0_dir": [x, y, z], "voxel_size": [mm], "affine": 4x4}, each optional',
+    )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--method", metavar="NAME", help="the inversion: see --list-methods; default: tv")
     choice.add_argument("--workdir", help="use the network trained there")
@@ -95,10 +104,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     target = output_path(args)
     result = reconstruct(args)
-    # all files at once: a disk that is full by the map leaves the old map with its own sidecar
-    with write_aside(target) as temporary:
-        unusual = write_result(temporary, result, args, time.perf_counter() - started)
-    for line in unusual:
+    for line in write_result(target, result, args, time.perf_counter() - started):
         print(f"warning: {line}", file=sys.stderr)
     if not args.quiet:
         page = f", {target.name.removesuffix('.gz').removesuffix('.nii')}.html" if args.report else ""
@@ -113,7 +119,7 @@ def output_path(args: argparse.Namespace) -> Path:
       UserError: if it can't, or is one.
     """
     field = Path(args.field[0])
-    default = field.name.removesuffix(".gz").removesuffix(".nii") + "_Chimap.nii.gz"
+    default = field.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npy") + "_Chimap.nii.gz"
     target = field.with_name(default) if args.output is None else Path(args.output)
     if target.is_dir():
         target = target / default
@@ -185,7 +191,10 @@ def to_local_field(args: argparse.Namespace, stages: Mapping[str, Stage]) -> tup
     Returns:
       The scan as it was read (its field total, where the input was), and its local field.
     """
-    scan = read_echoes(args, stages["field"]) if args.input == "phase" else read_scan(args)
+    if args.input == "kspace":
+        scan = scan_of_kspace(args, stages["recon"], stages["field"])
+    else:
+        scan = read_echoes(args, stages["field"]) if args.input == "phase" else read_scan(args)
     if not args.quiet:
         _announce(scan, stages)
     if "background" not in stages:

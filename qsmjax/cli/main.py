@@ -10,6 +10,7 @@ from qsmjax.cli.errors import end, guarded
 COMMANDS = {
     "infer": "a field map to a susceptibility map",
     "train": "train a network on simulated heads or on your own maps",
+    "recon": "multi-coil k-space to magnitude and phase",
     "cosmos": "several orientations of one head to one susceptibility map",
     "bids": "a BIDS dataset to the maps of all its scans",
     "simulate": "make scans with their truth from label maps",

@@ -141,7 +141,7 @@ def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[st
         "Input": [Path(path).name for path in args.field],
         "InputKind": args.input,
         "InputSHA256": [file_hash(path) for path in args.field],
-        "FieldUnits": args.units if args.input != "phase" else "rad",
+        "FieldUnits": args.units if args.input not in ("phase", "kspace") else "rad",
         "Reference": args.reference,
         "ReferenceOffset": float(result.mapped.offset),
         "B0Direction": [float(b) for b in grid.b0_dir],

@@ -3,23 +3,28 @@
   qsmjax simulate OUT --labels head.nii.gz             one multi-echo scan, with air, bone and neck
   qsmjax simulate OUT --labels DIR --orientations 5    each head of a folder, in five orientations
   qsmjax simulate OUT --labels head.nii.gz --voxel-size 0.8 0.8 1.2 --tilt 20 --no-background
+  qsmjax simulate OUT --labels head.nii.gz --orientations 5 --coils 8 --acceleration 2 2
 
 OUT is a BIDS-like folder: sub-*/anat holds magnitude and phase of every echo with their JSON, derivatives/truth the
 susceptibility [ppm], fields [ppm] and masks. qsm-ci/ holds the same scans in the layout of the public benchmark:
-inputs/, groundtruth/, params.json.
+inputs/, groundtruth/, params.json. With --coils, kspace/sub-* holds a folder an orientation with undersampled
+multi-coil k-space, params.json and mask: what `qsmjax cosmos` takes.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from qsmjax.cli.errors import UserError
+from qsmjax.io.kspace import save_kspace
 from qsmjax.io.nifti import SUFFIXES, load_volume, new_volume, save_volume
 from qsmjax.io.sidecar import save_json
 from qsmjax.simulate.anatomy import Anatomy, anatomy
+from qsmjax.simulate.coils import multicoil_kspace
 from qsmjax.simulate.lesions import Lesion
 from qsmjax.simulate.posture import ORIENTATIONS, moved, posture
 from qsmjax.simulate.scan import Scan, grid_around, scan
@@ -51,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--age", type=float, help="of the subject [years]; default: drawn")
     add("--seed", type=int, default=0, help="of all that is random")
     add("--no-background", action="store_true", help="the brain alone: no air, bone and neck, shim and coil phase")
+    add("--coils", type=int, default=0, metavar="N", help="write k-space of so many coils too; default: none")
+    add("--acceleration", type=int, nargs=2, default=(2, 2), metavar=("Y", "Z"), help="of that k-space; default: 2 2")
     add("--quiet", action="store_true", help="print nothing")
 
 
@@ -66,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--voxel-size, --snr and --b0 must be positive")
     if len(args.te) < 2 or min(args.te) <= 0 or list(args.te) != sorted(set(args.te)):
         raise UserError(f"--te must be two or more growing times in seconds, got {list(args.te)}")
+    if args.coils < 0 or min(args.acceleration) < 1:
+        raise UserError("--coils must not be negative, and --acceleration at least 1 along y and z")
     tilt = args.tilt if args.tilt is not None else (25.0 if args.orientations > 1 else 0.0)
     out = Path(args.out)
     for number, path in enumerate(label_files(Path(args.labels))):
@@ -88,6 +97,9 @@ def run(args: argparse.Namespace) -> int:
             )
             write_bids(out, name, f"orient{index + 1}", made)
             write_qsmci(out / "qsm-ci" / f"{name}_orient{index + 1}", made)
+            if args.coils:
+                folder = out / "kspace" / name / f"orient{index + 1}"
+                write_kspace(folder, jax.random.fold_in(key, 100 + index), made, args.coils, args.acceleration)
             if not args.quiet:
                 b = np.round(np.asarray(made.geometry.b0_dir), 3).tolist()
                 print(f"{name} orientation {index + 1}: {made.grid.shape}, B0 along {b}", file=sys.stderr)
@@ -143,6 +155,14 @@ def write_qsmci(folder: Path, made: Scan) -> None:
         _save(folder / f"{name}.nii.gz", data, made)
     save_json(folder / "inputs" / "params.json", parameters(made))
     save_json(folder / "params.json", parameters(made))
+
+
+def write_kspace(folder: Path, key: jax.Array, made: Scan, coils: int, acceleration: Sequence[int]) -> None:
+    """Write one scan as undersampled multi-coil k-space, with params.json and the brain's mask."""
+    kspace = multicoil_kspace(key, made.echoes, made.geometry, sigma=made.sigma, coils=coils, acceleration=acceleration)
+    _save(folder / "mask.nii.gz", made.mask, made)
+    save_json(folder / "params.json", parameters(made) | {"affine": made.grid.affine.tolist()})
+    save_kspace(folder / "kspace.npy", kspace)
 
 
 def write_bids(out: Path, subject: str, acquisition: str, made: Scan) -> None:

@@ -13,8 +13,9 @@ from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.inversion import taken
 from qsmjax.physics.field_map import FieldMap
+from qsmjax.recon.reconstruct import reconstruct
 
-INPUTS = ("localfield", "totalfield", "phase")
+INPUTS = ("localfield", "totalfield", "phase", "kspace")
 
 PRESETS: dict[str, dict[str, str]] = {
     "default": {},
@@ -54,7 +55,9 @@ class Stage:
 
 
 def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
-    """Fill the slots that the input needs: "field" from phase, "background" from a total field, "inversion" always.
+    """Fill the slots that the input needs: "recon" from k-space, "field" from phase, "background" from a total field.
+
+    "inversion" is always there.
 
     A method that takes the total field itself leaves "background" out.
 
@@ -63,8 +66,7 @@ def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
     Raises:
       UserError: if a stage, a method or an option is unknown, or an option belongs to a stage that the input skips.
     """
-    needed = {"localfield": ["inversion"], "totalfield": ["background", "inversion"]}
-    slots = needed.get(args.input, ["field", "background", "inversion"])
+    slots = ["recon", "field", "background", "inversion"][3 - INPUTS.index(args.input) :]
     words = DEFAULTS | PRESETS[args.preset]
     if args.method:
         # the preset's options were for the preset's method
@@ -92,7 +94,7 @@ def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
 
 def _stage(slot: str, words: dict[str, str], workdir: str | None) -> Stage:
     given = {key.partition(".")[2]: text for key, text in words.items() if key.startswith(f"{slot}.")}
-    name = given.pop("method", "fit")
+    name = given.pop("method", {"recon": "grappa"}.get(slot, "fit"))
     if workdir:
         from qsmjax.inference.network import load_network  # networks' libraries are not paid for by other methods
 
@@ -104,6 +106,7 @@ def _stage(slot: str, words: dict[str, str], workdir: str | None) -> Stage:
         "background": BACKGROUNDS,
         "inversion": INVERSIONS,
         "field": {"fit": pipeline.total_field},
+        "recon": {"grappa": reconstruct},
     }
     run = methods.choose(name, tables[slot], what="--method" if slot == "inversion" else f"--set {slot}.method")
     pairs = [f"{key}={text}" for key, text in given.items()]

@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qsmjax.io.aside import write_aside
 
 KEYS = ("TE", "B0", "B0_dir", "voxel_size")
@@ -20,16 +22,18 @@ class ScanParameters:
       b0: field strength [T].
       b0_dir: direction of B0 in voxel axes.
       voxel_size: edges of a voxel [mm].
+      affine: rows of the 4x4, voxel index to world [mm], of k-space, whose file has none.
     """
 
     te: tuple[float, ...] | None = None
     b0: float | None = None
     b0_dir: tuple[float, ...] | None = None
     voxel_size: tuple[float, ...] | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None
 
 
 def load_parameters(path: str | Path) -> ScanParameters:
-    """Read {"TE": [s], "B0": T, "B0_dir": [x, y, z], "voxel_size": [mm]}, each key optional.
+    """Read {"TE": [s], "B0": T, "B0_dir": [x, y, z], "voxel_size": [mm], "affine": 4x4 [mm]}, each key optional.
 
     Raises:
       FileNotFoundError: if it is not there.
@@ -44,7 +48,8 @@ def load_parameters(path: str | Path) -> ScanParameters:
     size = _numbers(path, values, "voxel_size", count=3, positive=True)
     if te and max(te) > 1:
         raise ValueError(f"{path}: TE must be in seconds, got {max(te):g}: divide milliseconds by 1000")
-    return ScanParameters(te, b0[0] if b0 else None, _numbers(path, values, "B0_dir", count=3), size)
+    b0_dir = _numbers(path, values, "B0_dir", count=3)
+    return ScanParameters(te, b0[0] if b0 else None, b0_dir, size, _affine(path, values))
 
 
 def load_json(path: str | Path) -> dict[str, Any]:
@@ -70,6 +75,18 @@ def save_json(path: str | Path, values: dict[str, Any]) -> None:
     """Write a JSON object, indented, whole or not at all."""
     with write_aside(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _affine(path, values) -> tuple[tuple[float, ...], ...] | None:
+    rows = values.get("affine")
+    if rows is None:
+        return None
+    if not isinstance(rows, list) or len(rows) != 4:
+        raise ValueError(f"{path}: affine must be four rows of four numbers, got {str(rows)[:80]}")
+    named = [_numbers(path, {"affine": row}, "affine", count=4) for row in rows]
+    if None in named or abs(np.linalg.det(np.asarray(named)[:3, :3])) < 1e-12 or named[3] != (0, 0, 0, 1):
+        raise ValueError(f"{path}: affine must be invertible and end in 0, 0, 0, 1, got {str(rows)[:80]}")
+    return tuple(row for row in named if row)
 
 
 def _numbers(path, values, key, *, count=None, positive=False) -> tuple[float, ...] | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 OPENINGS = {
+    "recon": "Undersampled k-space was filled by GRAPPA and its coils combined with sensitivities from ESPIRiT",
     "field": "The total field was fitted to the complex echoes after exact unwrapping",
     "background": "The background field was removed by {method}",
     "inversion": "The local field was inverted by {method}",

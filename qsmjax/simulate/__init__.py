@@ -11,5 +11,6 @@ From label maps, on the host:
 - `posture`: a head turned in the scanner
 - `sample`: a head on any grid
 - `background`: air, bone and neck, the shim, the phase of the coils
+- `coils`: receive coils, and the undersampled k-space that they see
 - `scan`: `grid_around` a head, and its `scan`: truth, fields and echoes in one band
 """

@@ -51,6 +51,8 @@ class Scan:
       clean: the local field without noise [ppm], zero outside the mask.
       total: the total field without noise [ppm]; the local one where no background was asked for.
       signal: noisy complex echoes.
+      echoes: the same without noise.
+      sigma: standard deviation of the noise in the real and in the imaginary part.
       te: echo times [s].
       b0: field strength [T].
       classes: tissue of each voxel, as in the anatomy.
@@ -65,6 +67,8 @@ class Scan:
     clean: Float[np.ndarray, "x y z"]
     total: Float[np.ndarray, "x y z"]
     signal: Complex[np.ndarray, "echo x y z"]
+    echoes: Complex[np.ndarray, "echo x y z"]
+    sigma: float
     te: tuple[float, ...]
     b0: float
     classes: np.ndarray
@@ -173,7 +177,20 @@ def scan(
     )
     classes = parts.classes[tuple(slice(f // 2, None, f) for f in factor)]
     return Scan(
-        grid, where, np.where(mask, chi, 0), chi, mask, local, clean * mask, whole, noisy, tuple(te), b0, classes
+        grid,
+        where,
+        np.where(mask, chi, 0),
+        chi,
+        mask,
+        local,
+        clean * mask,
+        whole,
+        noisy,
+        echoes,
+        sigma,
+        tuple(te),
+        b0,
+        classes,
     )
 
 

@@ -1,0 +1,89 @@
+"""From multi-coil k-space to complex images on a grid, and to the total field."""
+
+import argparse
+import dataclasses
+
+import numpy as np
+from jaxtyping import Complex
+
+from qsmjax.cli.echoes import scan_of_echoes
+from qsmjax.cli.errors import UserError
+from qsmjax.cli.scan import Scan, grid_of, on_grid
+from qsmjax.cli.stages import Stage
+from qsmjax.io.kspace import load_kspace
+from qsmjax.io.nifti import NiftiVolume, load_volume, new_volume
+from qsmjax.io.sidecar import ScanParameters, load_parameters
+from qsmjax.phase.mask import magnitude_mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Reconstructed echoes.
+
+    Attributes:
+      signal: complex.
+      volume: a volume of their grid, whose geometry the output takes.
+      parameters: what params.json says, flags before it; echo times and field strength are there.
+      mask: the one given; None where none was.
+    """
+
+    signal: Complex[np.ndarray, "echo x y z"]
+    volume: NiftiVolume
+    parameters: ScanParameters
+    mask: np.ndarray | None
+
+
+def read_images(args: argparse.Namespace, recon: Stage) -> Images:
+    """Load k-space as the arguments of `infer --input kspace` say, and make its images.
+
+    The grid is the mask's, else params' affine, else its voxel size, with B0 along the third axis or params' B0_dir.
+
+    Raises:
+      UserError: if something does not fit; the line says what and how to mend it.
+      ValueError: from the readers and the reconstruction, alike.
+    """
+    if len(args.field) != 1:
+        raise UserError(f"--input kspace takes one file with all echoes on its last axis, got {len(args.field)}")
+    if args.magnitude:
+        raise UserError("--magnitude must not be given with --input kspace, which makes its own: leave it out")
+    kspace = load_kspace(args.field[0])
+    said = load_parameters(args.params) if args.params else ScanParameters()
+    said = dataclasses.replace(said, te=tuple(args.te) if args.te else said.te, b0=args.b0 or said.b0)
+    if said.te is None or len(said.te) != len(kspace):
+        raise UserError(
+            f"--te must give one echo time for each of {len(kspace)} echoes (or TE in params.json), got "
+            f"{len(said.te or ())}"
+        )
+    if said.b0 is None:
+        raise UserError("--b0 must give the field strength in tesla for --input kspace (or B0 in params.json)")
+    shape = kspace.shape[2:]
+    given = load_volume(args.mask) if args.mask else None
+    if given is None and said.affine is None and said.voxel_size is None:
+        raise UserError("--params must give affine or voxel_size for --input kspace, got neither, and no --mask")
+    affine = np.asarray(said.affine) if said.affine else np.diag([*(said.voxel_size or (1, 1, 1)), 1.0])
+    if given is not None and given.oriented and said.affine is None:
+        affine = given.affine
+    volume = new_volume(np.zeros(shape, np.float32), affine, args.field[0])
+    mask = None if given is None else on_grid(given, volume, "mask") != 0
+    if mask is not None and not mask.any():
+        raise UserError(f"{args.mask} must have voxels other than zero, got none")
+    return Images(np.asarray(recon.run(kspace, **recon.options)), volume, said, mask)
+
+
+def scan_of_kspace(args: argparse.Namespace, recon: Stage, field: Stage) -> Scan:
+    """Make the total field of k-space: the "recon" stage, then the "field" stage.
+
+    Raises:
+      UserError: if something does not fit.
+      ValueError: from the readers and the stages, alike.
+    """
+    images = read_images(args, recon)
+    grid, b0_source, notes = grid_of(args, images.volume, images.parameters)
+    mask = images.mask
+    if mask is None:
+        mask = np.asarray(magnitude_mask(np.abs(images.signal)))
+        notes.append("mask found from the magnitude: it holds all that gives signal; give a brain mask with --mask")
+    te, b0 = images.parameters.te or (), float(images.parameters.b0 or 0)
+    return scan_of_echoes(
+        field, images.signal, te, b0, mask, grid, volume=images.volume, b0_source=b0_source, notes=notes
+    )

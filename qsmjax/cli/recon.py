@@ -1,0 +1,61 @@
+"""Reconstruct multi-coil k-space to magnitude and phase.
+
+  qsmjax recon FOLDER OUT
+
+FOLDER has kspace.npy, params.json and, where there is one, mask.nii.gz. kspace.npy is complex with the axes x y z coil
+echo: k = 0 at n // 2, x the readout, zero where nothing was sampled, the centre full. params.json has TE [s], B0 [T]
+and affine (or voxel_size [mm]). Missing samples are filled by GRAPPA, coils combined with ESPIRiT's sensitivities.
+
+OUT gets magnitude.nii.gz and phase.nii.gz [rad], echoes on the fourth axis, with params.json: what `infer --input
+phase` and `qsmjax cosmos` take.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from qsmjax.cli import infer
+from qsmjax.cli.kspace import read_images
+from qsmjax.cli.stages import choose_stages
+from qsmjax.io.nifti import save_volume
+from qsmjax.io.sidecar import save_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `recon`."""
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="with kspace.npy and params.json")
+    add("out", metavar="OUT", help="folder of the images; made if it is not there")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the reconstruction")
+    add("--quiet", action="store_true", help="say nothing but errors")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `recon`.
+
+    Returns:
+      The exit status.
+    """
+    folder, out = Path(args.folder), Path(args.out)
+    words = [str(folder / "kspace.npy"), "--input", "kspace"]
+    for flag, name in (("--params", "params.json"), ("--mask", "mask.nii.gz")):
+        words += [flag, str(folder / name)] if (folder / name).is_file() else []
+    words += [word for pair in args.set for word in ("--set", f"recon.{pair.removeprefix('recon.')}")]
+    parser = argparse.ArgumentParser()
+    infer.add_arguments(parser)
+    asked = parser.parse_args(words)
+    images = read_images(asked, choose_stages(asked)["recon"])
+    out.mkdir(parents=True, exist_ok=True)
+    for name, part in (("magnitude", np.abs(images.signal)), ("phase", np.angle(images.signal))):
+        save_volume(out / f"{name}.nii.gz", np.moveaxis(part, 0, -1), images.volume)
+    said = images.parameters
+    # the volumes carry the affine
+    known = {"TE": said.te, "B0": said.b0, "B0_dir": said.b0_dir, "voxel_size": said.voxel_size}
+    save_json(out / "params.json", {key: value for key, value in known.items() if value is not None})
+    if images.mask is not None:
+        save_volume(out / "mask.nii.gz", images.mask.astype(np.float32), images.volume)
+    if not args.quiet:
+        shape = " x ".join(map(str, images.signal.shape[1:]))
+        print(f"{len(images.signal)} echoes of {shape} voxels in {out}")
+    return 0

@@ -1,0 +1,44 @@
+"""k-space as a plain array file: .npy, complex, with the axes x y z coil echo.
+
+Such a file needs no library beyond NumPy and says its type and shape itself; no pickle is read. What a scanner's raw
+data need beyond it (order of lines, noise scans, oversampling) is the vendor's, and is done by the converter. k = 0
+stands at n // 2 along x, y and z, x is the readout, and what was not sampled is zero.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Complex
+
+from qsmjax.io.aside import write_aside
+
+
+def load_kspace(path: str | Path) -> Complex[np.ndarray, "echo coil x y z"]:
+    """Read k-space; one echo may lack the last axis.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+      ValueError: if it is no such array, or holds NaN or infinity.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must exist, got no such file")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path} must be a whole .npy file without objects, got one that is not ({reason})") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "c" or array.ndim not in (4, 5) or not array.size:
+        got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive"
+        raise ValueError(f"{path} must hold a complex array with the axes x y z coil echo, got {got}")
+    echoes = np.moveaxis(array if array.ndim == 5 else array[..., None], (4, 3), (0, 1))
+    made = np.ascontiguousarray(echoes, np.complex64)
+    if not np.isfinite(made).all():
+        raise ValueError(f"{path} must be finite, got NaN or infinity: set what was not sampled to zero")
+    return made
+
+
+def save_kspace(path: str | Path, kspace: Complex[np.ndarray, "echo coil x y z"]) -> None:
+    """Write k-space as `load_kspace` reads it, whole or not at all."""
+    with write_aside(Path(path)) as temporary, temporary.open("wb") as file:
+        np.save(file, np.moveaxis(np.asarray(kspace, np.complex64), (0, 1), (4, 3)), allow_pickle=False)

@@ -1,0 +1,84 @@
+"""Undersampled multi-coil k-space of one echo or many to one complex image an echo.
+
+    image_n = combine(F⁻¹ grappa(S_n), maps),    maps from the first echo's centre, for all echoes
+
+One set of sensitivities for all echoes: what phase the maps hold is then the same at every echo time and falls to the
+initial phase, not to the field. GRAPPA's weights are fitted to the first echo too, which has the most signal: what they
+know is the coils. k-space is (echo, coil, x, y, z), k = 0 at n // 2, x the readout.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Complex
+
+from qsmjax.recon.combine import combine, kspace_to_image
+from qsmjax.recon.espirit import espirit
+from qsmjax.recon.grappa import grappa_fill, grappa_weights, trim_kernel
+from qsmjax.recon.sampling import find_sampling
+
+CENTRE = 24
+"""Most samples of the centre along each axis that the sensitivities are found from: more cost time and tell no more."""
+
+
+def reconstruct(
+    kspace: ArrayLike,
+    *,
+    kernel_size: tuple[int, int, int] = (5, 4, 4),
+    regularisation: float = 1e-3,
+    map_kernel: tuple[int, int, int] = (6, 6, 6),
+    map_threshold: float = 0.02,
+) -> Complex[Array, "echo x y z"]:
+    """Fill k-space by GRAPPA and combine the coils with ESPIRiT's sensitivities.
+
+    Args:
+      kspace: complex, echo coil x y z, zero where nothing was sampled; all echoes are sampled alike.
+      kernel_size: of GRAPPA, along x, y, z.
+      regularisation: of GRAPPA's weights, as a part of the mean diagonal of the normal matrix.
+      map_kernel: window of ESPIRiT, along x, y, z.
+      map_threshold: of ESPIRiT: singular values above this part of the largest count as signal.
+
+    Returns:
+      One image an echo, echo x y z, in the units of the coils' images.
+
+    Raises:
+      ValueError: if the axes do not fit, echoes are sampled differently, or the full centre is too small.
+
+    References:
+      Griswold et al., Magn. Reson. Med. 47:1202 (2002), doi:10.1002/mrm.10171.
+      Uecker et al., Magn. Reson. Med. 71:990 (2014), doi:10.1002/mrm.24751.
+      Roemer et al., Magn. Reson. Med. 16:192 (1990), doi:10.1002/mrm.1910160203.
+    """
+    echoes = np.asarray(kspace)
+    if echoes.ndim != 5 or not np.iscomplexobj(echoes):
+        raise ValueError(
+            f"kspace must be complex with the axes echo coil x y z, got {echoes.dtype} of shape {echoes.shape}"
+        )
+    sampling = find_sampling(echoes[0])
+    sampled = np.any(echoes != 0, axis=(1, 2))
+    other = np.flatnonzero(np.any(sampled != sampled[0], axis=(1, 2)))
+    if other.size:
+        raise ValueError(f"kspace must be sampled alike in all echoes, got another pattern in echo {other[0] + 1}")
+    (y0, y1), (z0, z1) = sampling.calibration
+    region = echoes[0][:, :, y0:y1, z0:z1]
+    maps = _espirit(_middle(region), echoes.shape[2:], kernel_size=map_kernel, threshold=map_threshold).maps
+    # echo after echo: the coils of one are most of what has to be in memory
+    if sampling.acceleration == (1, 1):
+        return jnp.stack([_combine(echo, maps) for echo in echoes])
+    size, acceleration = trim_kernel(kernel_size, echoes.shape), sampling.acceleration
+    weights = _weights(region, acceleration, kernel_size=size, regularisation=regularisation)
+    filled = (_fill(echo, weights, acceleration, sampling.offset, kernel_size=size) for echo in echoes)
+    return jnp.stack([_combine(echo, maps) for echo in filled])
+
+
+_espirit = jax.jit(espirit, static_argnums=1, static_argnames=("kernel_size", "threshold"))
+_weights = jax.jit(grappa_weights, static_argnums=1, static_argnames=("kernel_size", "regularisation"))
+_fill = jax.jit(grappa_fill, static_argnums=(2, 3), static_argnames=("kernel_size",))
+_combine = jax.jit(lambda kspace, maps: combine(kspace_to_image(kspace), maps))
+
+
+def _middle(region: np.ndarray) -> np.ndarray:
+    """Cut the middle of a region to at most `CENTRE` samples along each axis."""
+    starts = [max(0, (n - CENTRE) // 2) for n in region.shape[1:]]
+    return region[(slice(None), *(slice(s, s + min(n, CENTRE)) for s, n in zip(starts, region.shape[1:])))]
