@@ -31,7 +31,7 @@ from qsmjax.training.learn import STATE
 
 ROOT = Path(__file__).parents[1]
 TINY = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=2", "validation_shape=16"]
-TINY += ["steps=30", "validate_every=10", "checkpoint_every=1"]
+TINY += ["steps=12", "validate_every=6", "checkpoint_every=1"]
 LEARNED = ["subjects=1", "patch=16", "steps=6", "validate_every=1"]
 LAUNCH = """
 import sys

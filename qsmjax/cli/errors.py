@@ -1,10 +1,20 @@
 """Errors as a user sees them: one line that says what must hold, what was got and the cure; exit status 2."""
 
+import contextlib
+import errno
 import os
+import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+PATIENCE = 2.0
+"""After a signal, seconds for the program to come out of compiled code."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What a system says when no more can be written: disk full, quota reached, file too large; and where nothing can."""
 
 
 class UserError(ValueError):
@@ -23,34 +33,77 @@ def guarded(run: Callable[[], int]) -> int:
     Returns:
       The command's exit status, 2 for an error that was told, 130 for an interrupt, 143 for SIGTERM.
     """
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate) if main else None
     try:
-        return run()
+        with _signals():
+            return run()
     except (KeyboardInterrupt, Terminated) as stopped:
-        word, status = ("interrupted", 130) if isinstance(stopped, KeyboardInterrupt) else ("terminated", 143)
-        print(f"{word}: files that were finished are whole, and no other was begun", file=sys.stderr)
-        return status
+        return _tell(signal.SIGINT if isinstance(stopped, KeyboardInterrupt) else signal.SIGTERM)
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         if os.environ.get("QSMJAX_DEBUG"):
             raise
         print(f"error: {describe(error)}", file=sys.stderr)
         return 2
+
+
+def end(status: int) -> NoReturn:
+    """End the process of a command: at once after a signal, as what is still computed would outlive the interpreter."""
+    if status in (130, 143):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _tell(number: int) -> int:
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    print(f"{word}: files that were finished are whole, and no other was begun", file=sys.stderr)
+    return 128 + number
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Raise at SIGINT and SIGTERM where the program stands; in compiled code, which never looks, end it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard, (ear, mouth) = threading.Event(), os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def stop(number: int, _: object) -> None:
+        heard.set()
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+    def listen() -> None:
+        while select.select([ear], [], []) and (told := os.read(ear, 1)) != b"\0":
+            # whoever trains has a handler of its own, which saves
+            if signal.getsignal(told[0]) is stop and not heard.wait(PATIENCE):
+                end(_tell(told[0]))
+
+    # an interrupt that the shell wants ignored stays so
+    numbers = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else [])]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    previous = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
     finally:
-        if main:
-            signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
+        signal.set_wakeup_fd(previous)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        os.write(mouth, b"\0")
+        listener.join()
+        os.close(ear)
+        os.close(mouth)
 
 
 def describe(error: BaseException) -> str:
     """Put an error into one line."""
     if isinstance(error, MemoryError):
         return f"the volume must fit into memory, got {error or 'a refusal'}: crop it, or use a machine with more"
-    if isinstance(error, PermissionError) and error.filename:
-        return f"{error.filename} must be accessible, got 'permission denied': choose another place with -o"
+    if isinstance(error, OSError) and error.errno in CLOSED and error.filename:
+        return f"{error.filename} must be accessible, got '{str(error.strerror).lower()}': choose another place with -o"
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"the disk must have room for the results, got '{error.strerror}': free some, then again"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())

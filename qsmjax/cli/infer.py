@@ -104,7 +104,10 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     target = output_path(args)
     result = reconstruct(args)
-    for line in write_result(target, result, args, time.perf_counter() - started):
+    # all files at once: a disk that is full by the map leaves the old map with its own sidecar
+    with write_aside(target) as temporary:
+        unusual = write_result(temporary, result, args, time.perf_counter() - started)
+    for line in unusual:
         print(f"warning: {line}", file=sys.stderr)
     if not args.quiet:
         page = f", {target.name.removesuffix('.gz').removesuffix('.nii')}.html" if args.report else ""

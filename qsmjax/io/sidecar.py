@@ -10,7 +10,7 @@ import numpy as np
 
 from qsmjax.io.aside import write_aside
 
-KEYS = ("TE", "B0", "B0_dir", "voxel_size")
+KEYS = ("TE", "B0", "B0_dir", "voxel_size", "affine")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,146 @@
+"""A disk that is full, a folder that is closed or goes away, a signal: one line, and the old results whole."""
+
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import pytest
+
+from qsmjax.cli import infer as command
+from qsmjax.cli.main import run_command
+from qsmjax.io.aside import write_aside
+from qsmjax.io.nifti import load_volume, new_volume, save_volume
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def field(tmp_path):
+    """A field, and a folder beside it that holds its map from an earlier run."""
+    rng = np.random.default_rng(0)
+    data = np.zeros((12, 12, 12))
+    data[2:-2, 2:-2, 2:-2] = 0.01 * rng.normal(size=(8, 8, 8))
+    save_volume(tmp_path / "field.nii", data, new_volume(data, np.eye(4)))
+    (tmp_path / "out").mkdir()
+    assert infer(tmp_path, "--method", "tkd") == 0
+    return tmp_path
+
+
+def infer(folder, *words):
+    words = [str(folder / "field.nii"), "-o", str(folder / "out"), "--quiet", "--no-figure", *words]
+    return run_command("infer", words)
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("room", [0, 1500])
+def test_a_full_disk_gets_one_line_and_leaves_the_old_map_with_its_sidecar(field, room, monkeypatch, capsys):
+    """Full at the first byte, amid the sidecar, amid the map."""
+    write, before = command.write_result, contents(field)
+    assert max(len(b) for b in before.values()) > 3000
+
+    def cramped(*args):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            return write(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(command, "write_result", cramped)
+    assert infer(field, "--method", "tkd", "--set", "threshold=0.2") == 2
+    said = capsys.readouterr().err
+    assert said == "error: the disk must have room for the results, got 'File too large': free some, then again\n"
+    assert contents(field) == before and len(list((field / "out").iterdir())) == 2
+
+
+def test_a_folder_that_goes_away_meanwhile_gets_one_line(field, monkeypatch, capsys):
+    make = command.reconstruct
+
+    def slow(args):
+        made = make(args)
+        shutil.rmtree(field / "out")
+        return made
+
+    monkeypatch.setattr(command, "reconstruct", slow)
+    assert infer(field, "--method", "tkd") == 2
+    assert f"error: {field / 'out'} must be a folder, got none (any more): make it first\n" == capsys.readouterr().err
+    assert [p.name for p in field.iterdir()] == ["field.nii"]
+
+
+def test_a_folder_that_may_not_be_written_to_is_found_out_first(field, capsys):
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        shutil.copytree(field, folder, dirs_exist_ok=True)
+        before = contents(folder)
+        for path in (folder / "out", folder):
+            path.chmod(0o555)
+        # permissions do not hold for root
+        root = os.geteuid() == 0
+        try:
+            if root:
+                os.seteuid(65534)
+            assert infer(folder, "--method", "tkd") == 2
+        finally:
+            if root:
+                os.seteuid(0)
+            for path in (folder, folder / "out"):
+                path.chmod(0o755)
+        expected = (
+            f"error: {folder / 'out'} must be accessible, got 'permission denied': choose another place with -o\n"
+        )
+        assert capsys.readouterr().err == expected
+        assert contents(folder) == before
+
+
+def test_what_is_written_aside_together_moves_together(tmp_path):
+    (tmp_path / "map.nii").write_text("old")
+    with pytest.raises(KeyboardInterrupt), write_aside(tmp_path / "map.nii") as temporary:
+        temporary.write_text("new")
+        temporary.with_name("map.json").write_text("new")
+        raise KeyboardInterrupt
+    assert contents(tmp_path) == {pathlib.Path("map.nii"): b"old"}
+    with write_aside(tmp_path / "map.nii") as temporary:
+        with write_aside(temporary.with_name("map.json")) as inner:
+            inner.write_text("new")
+        temporary.write_text("new")
+        # what a kill leaves is taken for no volume by a search for volumes
+        assert not [p for p in tmp_path.glob("*.nii") if p != tmp_path / "map.nii"]
+    assert contents(tmp_path) == {pathlib.Path("map.nii"): b"new", pathlib.Path("map.json"): b"new"}
+
+
+@pytest.mark.parametrize(("number", "wait"), [(signal.SIGTERM, 4), (signal.SIGINT, 0.5)])
+def test_a_signal_amid_compiled_iterations_ends_infer_in_one_line(field, number, wait):
+    """Where it compiles, and in a loop that ends in a year and never looks for signals."""
+    before = contents(field)
+    words = ["field.nii", "-o", "out", "--method", "tv", "--no-figure", "--set", "max_iterations=100000000"]
+    # a shell may have started the tests with interrupts ignored, and a child inherits that
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "infer.py"), *words, "--set", "tolerance=1e-30"],
+        cwd=field,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    signal.signal(signal.SIGINT, ours)
+    try:
+        while "B0 along" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(wait)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, said.count("\n")) == (128 + number, 1), said
+    assert contents(field) == before and load_volume(field / "out" / "field_Chimap.nii.gz").shape == (12, 12, 12)
