@@ -28,6 +28,7 @@ from qsmjax.simulate.coils import multicoil_kspace
 from qsmjax.simulate.lesions import Lesion
 from qsmjax.simulate.posture import ORIENTATIONS, moved, posture
 from qsmjax.simulate.scan import Scan, grid_around, scan
+from qsmjax.simulate.warp import warp_labels
 
 LESIONS = {
     "none": (),
@@ -54,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--snr", type=float, default=90.0, help="of white matter at the first echo")
     add("--lesions", choices=LESIONS, default="few", help="what else is in the brain")
     add("--age", type=float, help="of the subject [years]; default: drawn")
+    add("--warp", action="store_true", help="bend each label map by about 3 mm, another way for each seed")
+    add("--anisotropy", type=float, default=0.0, metavar="PPM", help="white matter's, along its fibres less across")
     add("--seed", type=int, default=0, help="of all that is random")
     add("--no-background", action="store_true", help="the brain alone: no air, bone and neck, shim and coil phase")
     add("--coils", type=int, default=0, metavar="N", help="write k-space of so many coils too; default: none")
@@ -79,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     for number, path in enumerate(label_files(Path(args.labels))):
         key = jax.random.fold_in(jax.random.key(args.seed), number)
-        head = read_head(key, path, lesions=LESIONS[args.lesions], age=args.age)
+        head = read_head(key, path, warp=args.warp, lesions=LESIONS[args.lesions], age=args.age)
         name = f"sub-{path.name.split('.')[0].replace('_', '').replace('-', '')}"
         for index in range(args.orientations):
             # an oblique scan is an oblique grid; another orientation is a head that was turned
@@ -94,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
                 te=args.te,
                 snr=args.snr,
                 background=not args.no_background,
+                anisotropy=args.anisotropy,
             )
             write_bids(out, name, f"orient{index + 1}", made)
             write_qsmci(out / "qsm-ci" / f"{name}_orient{index + 1}", made)
@@ -118,10 +122,13 @@ def label_files(path: Path) -> list[Path]:
     return found
 
 
-def read_head(key: jax.Array, path: Path, **options) -> Anatomy:
-    """Read a label map and make a head of it, with the options of `simulate.anatomy`."""
+def read_head(key: jax.Array, path: Path, *, warp: bool = False, **options) -> Anatomy:
+    """Read a label map, bend it where asked, and make a head of it, with the options of `simulate.anatomy`."""
     volume = load_volume(path)
-    return anatomy(key, np.rint(volume.data).astype(np.int32), volume.affine, **options)
+    labels = np.rint(volume.data).astype(np.int32)
+    if warp:
+        labels = warp_labels(jax.random.fold_in(key, 0), labels, volume.affine)
+    return anatomy(key, labels, volume.affine, **options)
 
 
 def parameters(made: Scan) -> dict[str, object]:

@@ -53,6 +53,17 @@ def test_the_same_key_gives_the_same_head(head, labels, affine):
     np.testing.assert_array_equal(again.texture, head.texture)
 
 
+def test_fibres_add_a_field_in_proportion(head, scanned):
+    """The truth, a mean over directions, does not show them."""
+    grid = scanned.grid
+    with_fibres = scan(jax.random.key(1), head, grid, te=(0.004, 0.009), anisotropy=0.03)
+    np.testing.assert_array_equal(with_fibres.chi, scanned.chi)
+    added = (with_fibres.clean - scanned.clean)[scanned.mask]
+    assert 1e-4 < added.std() < 0.03
+    doubled = scan(jax.random.key(1), head, grid, te=(0.004, 0.009), anisotropy=0.06)
+    np.testing.assert_allclose((doubled.clean - scanned.clean)[scanned.mask], 2 * added, atol=1e-6)
+
+
 def test_texture_has_no_mean_and_unit_variance(head):
     inside = head.texture[head.texture != 0]
     assert abs(inside.mean()) < 1e-3 and abs(inside.std() - 1) < 1e-3
