@@ -50,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--voxel-size", type=positive, nargs=3, default=(1.0, 1.0, 1.0), metavar=("X", "Y", "Z"), help="[mm]")
     add("--b0", type=positive, default=3.0, metavar="T", help="of simulated scans [tesla]")
     add("--snr", type=positive, default=90.0, help="of simulated white matter at the first echo")
+    add(
+        "--anisotropy",
+        type=float,
+        default=0.0,
+        metavar="PPM",
+        help="of simulated white matter: along less across",
+    )
     add("--input", choices=("localfield", "phase"), default="localfield", help="what simulated scans hold")
     add("--fine", type=positive, default=FINE, metavar="MM", help="voxels that scans are simulated on; coarser: faster")
     add("--seed", type=int, default=0, help="of all that is random")
@@ -138,6 +145,7 @@ def plan(args: argparse.Namespace, out: Path) -> list[SubjectJob]:
         voxel_size=tuple(args.voxel_size),
         b0=args.b0,
         snr=args.snr,
+        anisotropy=args.anisotropy,
         phase=args.input == "phase",
         fine_voxel=args.fine,
         seed=args.seed,

@@ -51,6 +51,7 @@ class Cohort:
       b0: [T].
       te: echo times [s].
       snr: of white matter at the first echo.
+      anisotropy: of white matter: along its fibres less across [ppm].
       phase: whether the scans are wrapped phases with background instead of local fields.
       fine_voxel: see `simulate.scan.scan`.
       seed: of all that is random.
@@ -63,6 +64,7 @@ class Cohort:
     b0: float = 3.0
     te: tuple[float, ...] = (0.006, 0.012, 0.018, 0.024)
     snr: float = 90.0
+    anisotropy: float = 0.0
     phase: bool = False
     fine_voxel: float = FINE
     seed: int = 0
@@ -151,6 +153,7 @@ def _scan(cohort: Cohort, index: int, head: Anatomy, stream: int) -> Scan:
         te=cohort.te,
         snr=cohort.snr,
         background=cohort.phase,
+        anisotropy=cohort.anisotropy,
         fine_voxel=cohort.fine_voxel,
     )
 
