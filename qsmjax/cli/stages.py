@@ -23,7 +23,10 @@ PRESETS: dict[str, dict[str, str]] = {
         "field.residual": "0.3",
         "field.erode": "1",
         "background.method": "vsharp",
+        "background.radii": "12,11,10,9,8,7,6,5,4,3,2,1",
         "inversion.method": "nltv",
+        "inversion.toolbox_alpha": "5e-4",
+        "inversion.max_iterations": "400",
     },
     "fast": {"background.method": "vsharp", "inversion.method": "tkd"},
 }
@@ -68,10 +71,7 @@ def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
     """
     slots = ["recon", "field", "background", "inversion"][3 - INPUTS.index(args.input) :]
     words = DEFAULTS | PRESETS[args.preset]
-    if args.method:
-        # the preset's options were for the preset's method
-        words = {key: text for key, text in words.items() if not key.startswith("inversion.")}
-        words["inversion.method"] = args.method
+    given = {"inversion.method": args.method} if args.method else {}
     for pair in args.set:
         key, equals, text = pair.partition("=")
         if not equals:
@@ -79,7 +79,13 @@ def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
         key = key if "." in key else f"inversion.{key}"
         if key.partition(".")[0] not in slots:
             raise UserError(f"--set {key} must name a stage among {', '.join(slots)} for --input {args.input}")
-        words[key] = text
+        given[key] = text
+    # a preset's options are for the preset's method
+    others = [
+        key.partition(".")[0] for key, text in given.items() if key.endswith(".method") and text != words.get(key)
+    ]
+    others += ["inversion"] if args.workdir else []
+    words = {key: text for key, text in words.items() if key.partition(".")[0] not in others} | given
     invert = _stage("inversion", words, args.workdir)
     if taken(invert.run) == "totalfield":
         if args.input == "localfield":

@@ -32,6 +32,7 @@ def solve_nltv(
     magnitude: Volume | None = None,
     radians_per_ppm: ArrayLike | None = None,
     weight: ArrayLike | None = None,
+    toolbox_alpha: ArrayLike | None = None,
     max_iterations: int = 100,
     tolerance: ArrayLike | None = 1e-3,
     report: Report | None = None,
@@ -41,13 +42,26 @@ def solve_nltv(
         ½ |W (exp(i r D chi) - exp(i r field))|² / r² + weight |∇chi|₁,    chi = 0 outside the mask
 
     r is the field map's `radians_per_ppm`; where it is not known, such that the noise makes 0.02 radians, which leaves
-    errors below 25 noise deviations nearly linear.
+    errors below 25 noise deviations nearly linear. The toolbox (FANSI) works in radians and in differences from voxel
+    to voxel, so that weight = alpha · voxel edge / r. The consensus preset is `toolbox_alpha=5e-4, max_iterations=400`.
+
+    Args:
+      toolbox_alpha: the FANSI toolbox's alpha1, instead of a weight.
 
     References:
       Milovic et al., Magn. Reson. Med. 80:814 (2018), doi:10.1002/mrm.27073.
+      Bilgic et al., Magn. Reson. Med. 91:1834 (2024), doi:10.1002/mrm.30006 (consensus).
     """
+    if weight is not None and toolbox_alpha is not None:
+        raise ValueError(
+            f"weight and toolbox_alpha must not both be given, got {weight} and {toolbox_alpha}: set one to none"
+        )
     field, trust, level, weight = measured(field, mask, geometry, noise, magnitude, weight)
-    term = data_terms.nonlinear(field, trust, data_terms.phase_scale(radians_per_ppm, level))
+    radians = data_terms.phase_scale(radians_per_ppm, level)
+    if toolbox_alpha is not None:
+        edge = jnp.prod(geometry.voxel_size) ** (1 / 3)
+        weight = jnp.asarray(toolbox_alpha) * edge / radians
+    term = data_terms.nonlinear(field, trust, radians)
     solved = minimise_variation(
         term, field, mask, geometry, weight=weight, max_iterations=max_iterations, tolerance=tolerance, report=report
     )

@@ -1,0 +1,69 @@
+"""Which method stands where: presets, what overrides them, and the consensus' numbers."""
+
+import argparse
+
+import numpy as np
+import pytest
+
+from qsmjax.cli import infer
+from qsmjax.cli.errors import UserError
+from qsmjax.cli.stages import choose_stages
+from qsmjax.inversion import nltv
+from qsmjax.physics.dipole import forward_field
+from qsmjax.physics.field_map import field_map
+from qsmjax.physics.geometry import geometry
+
+
+def stages(*words):
+    parser = argparse.ArgumentParser()
+    infer.add_arguments(parser)
+    return choose_stages(parser.parse_args(["x.nii", *words]))
+
+
+def test_the_consensus_preset_has_the_published_numbers():
+    chosen = stages("--input", "phase", "--preset", "consensus2024")
+    assert list(chosen) == ["field", "background", "inversion"]
+    assert chosen["field"].parameters["residual"] == 0.3 and chosen["field"].parameters["erode"] == 1
+    assert chosen["background"].options["radii"] == tuple(float(r) for r in range(12, 0, -1))
+    assert chosen["inversion"].name == "nltv"
+    assert chosen["inversion"].options == {"toolbox_alpha": 5e-4, "max_iterations": 400}
+
+
+@pytest.mark.parametrize(
+    ("words", "background", "inversion"),
+    [
+        (("--set", "background.method=pdf"), ("pdf", {}), "nltv"),
+        (("--method", "tkd"), ("vsharp", None), "tkd"),
+        (("--set", "method=tv"), ("vsharp", None), "tv"),
+        (("--set", "background.threshold=0.1"), ("vsharp", None), "nltv"),
+    ],
+)
+def test_another_method_leaves_the_presets_options_behind(words, background, inversion):
+    chosen = stages("--input", "totalfield", "--preset", "consensus2024", *words)
+    name, options = background
+    assert chosen["background"].name == name and (options is None or chosen["background"].options == options)
+    assert chosen["inversion"].name == inversion
+    assert bool(chosen["inversion"].options) == (inversion == "nltv")
+
+
+def test_k_space_goes_through_every_stage_and_fields_through_none_before_theirs():
+    assert list(stages("--input", "kspace", "--set", "recon.regularisation=1e-2")) == [
+        "recon",
+        "field",
+        "background",
+        "inversion",
+    ]
+    with pytest.raises(UserError, match="must name a stage among field, background, inversion"):
+        stages("--input", "phase", "--set", "recon.regularisation=1e-2")
+
+
+def test_the_toolboxs_alpha_is_a_weight_in_radians_and_voxels():
+    grid = geometry((12, 12, 12), (2.0, 2.0, 2.0), (0, 0, 1))
+    chi = np.zeros(grid.shape, np.float32)
+    chi[5:7, 5:7, 5:7] = 0.1
+    local = field_map(forward_field(chi, grid), np.ones(grid.shape, bool), grid, radians_per_ppm=20.0)
+    one, other = nltv(local, toolbox_alpha=4e-3, max_iterations=5), nltv(local, weight=4e-4, max_iterations=5)
+    assert float(one.weight) == pytest.approx(4e-4, rel=1e-4)
+    np.testing.assert_allclose(one.chi, other.chi, atol=1e-6)
+    with pytest.raises(ValueError, match="must not both be given"):
+        nltv(local, toolbox_alpha=1e-3, weight=1e-3)
