@@ -34,6 +34,8 @@ FINER = 2
 """Voxels along each edge of a scan's voxel that it is sampled by; the label maps hold no finer detail."""
 NOISE = (1.5e-4, 4e-3)
 """Standard deviation of the field's noise, drawn evenly in its logarithm [ppm]."""
+UNTOLD = 4
+"""One scan in so many comes without its noise map, as a field alone does."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -44,7 +46,7 @@ class Example(NamedTuple):
       field: noisy local field [ppm], zero outside the mask.
       chi: truth [ppm], zero outside the mask.
       mask: the brain's, within the box.
-      noise: standard deviation of the field's noise [ppm].
+      noise: standard deviation of the field's noise [ppm]; zero all over where it is not told.
       voxel_size: [mm].
       b0_dir: in voxel axes.
     """
@@ -155,6 +157,11 @@ def _tilt(rng: np.random.Generator) -> float:
     return 0.0 if kind < 0.33 else float(np.radians(rng.uniform(0, 40 if kind < 0.85 else 90)))
 
 
+def untold(example: Example) -> Example:
+    """Keep the noise map from whoever sees the scan."""
+    return example._replace(noise=np.zeros_like(example.noise))
+
+
 def save_example(path: Path, example: Example) -> None:
     """Write a scan, whole or not at all: half precision, fields and noise in ppb."""
     parts = example._asdict()
@@ -196,7 +203,7 @@ def make_bank(
             continue
         rng = np.random.default_rng((seed, number))
         head = draw_subject(rng, labels[number % len(labels)])
-        for name, example in zip(names, draw_scans(rng, head)):
-            save_example(name, example)
+        for i, (name, example) in enumerate(zip(names, draw_scans(rng, head))):
+            save_example(name, untold(example) if (number + i) % UNTOLD == 0 else example)
             made += 1
     return made
