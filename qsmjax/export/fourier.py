@@ -2,10 +2,10 @@
 
     F_jk = exp(-2πi jk/n), a matrix along each axis
 
-A transform is a matrix product, which every runtime has and does fast, and which is exact to rounding at any size: the
-DFT of onnxruntime is 20 times less exact at sizes that are no power of two, and no faster. A spectrum is the half that
-real volumes need, real and imaginary part behind one another on the last axis: (x, y, 2 (z//2 + 1)). Kernels, which are
-real, are doubled alike.
+A transform is a matrix product, which every runtime has and does fast, and which is exact to rounding at any size:
+onnxruntime's DFT is a hundred times less exact at sizes that are no power of two, and slower (benchmarks/export.py).
+A spectrum is the half that real volumes need, real and imaginary part behind one another on the last axis:
+(x, y, 2 (z//2 + 1)). Kernels, which are real, are doubled alike.
 """
 
 import math

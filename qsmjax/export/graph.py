@@ -113,8 +113,10 @@ class Graph:
         return self.cut(self.node("Shape", value, kind=INT), [axis], [axis + 1], [0])
 
     def total(self, value: Value, *axes: int) -> Value:
-        """Sum over axes, by default all, which are kept."""
-        return self.node("ReduceSum", value, self.integers(*axes) if axes else None, keepdims=1)
+        """Sum over axes, by default the last three, which are kept; one by one, or rounding adds up in large volumes."""
+        for axis in axes or (-1, -2, -3):
+            value = self.node("ReduceSum", value, self.integers(axis), keepdims=1)
+        return value
 
     def where(self, condition: Value, value: Any, other: Any) -> Value:
         """Choose, value by value."""

@@ -84,7 +84,7 @@ def save_model(path: str | Path, model: Any) -> None:
 
 
 def _unit(graph: Graph, b0_dir: Value) -> Value:
-    return b0_dir / graph.node("Sqrt", graph.total(b0_dir * b0_dir))
+    return b0_dir / graph.node("Sqrt", graph.total(b0_dir * b0_dir, 0))
 
 
 def _about(graph: Graph, voxel_size: Value, b: Value) -> Value:
@@ -92,7 +92,7 @@ def _about(graph: Graph, voxel_size: Value, b: Value) -> Value:
     size = graph.node("Log", voxel_size)
     picked = lambda *axes: graph.node("Gather", b, graph.integers(*axes))
     products = 2 * (picked(0, 1, 2, 0, 0, 1) * picked(0, 1, 2, 1, 2, 2))
-    return graph.node("Unsqueeze", graph.join(size, products, graph.total(size) / 3), graph.integers(0))
+    return graph.node("Unsqueeze", graph.join(size, products, graph.total(size, 0) / 3), graph.integers(0))
 
 
 def _box(graph: Graph, mask: Value) -> tuple[Value, Value]:

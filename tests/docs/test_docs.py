@@ -16,7 +16,7 @@ import sys
 import numpy as np
 import pytest
 
-from qsmjax.cli.main import COMMANDS
+from qsmjax.cli.main import COMMANDS, main
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -94,6 +94,8 @@ def folder(tmp_path_factory):
         affine = volume.affine @ np.diag([2.0, 2, 2, 1])
         save_volume(path, volume.data[::2, ::2, ::2], new_volume(volume.data[::2, ::2, ::2], affine))
     (place / ".venv").symlink_to(pathlib.Path(sys.prefix))
+    # what a block of commands makes for one of Python, which may run elsewhere
+    assert main(["export", str(place / "learned.onnx"), "--quiet"]) == 0
     return place
 
 
