@@ -4,12 +4,14 @@
     python benchmarks/new_user.py --picture docs/images/report.png  and keep a picture of the report
     python benchmarks/new_user.py --page FILE.html --picture OUT    only take the picture of a report that is there
 
-Needs Chromium for the last step. The environment is new: only pip's download cache, if there is one, is kept.
+Needs Chromium for the last step. The environment is new: only pip's download cache, if there is one, is kept. Beside the
+seconds stand those of CPU, user and system: on a machine that does other work too they say what a quiet one needs.
 """
 
 import argparse
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -46,22 +48,32 @@ def main() -> None:
             line.strip(): timed("bash", "-euo", "pipefail", "-c", line, cwd=clone),
             "(the page opened)": look(clone / "examples" / "field_Chimap.html", Path(folder), args.picture),
         }
-    for command, seconds in times.items():
-        print(f"{seconds:6.1f} s  {command}")
-    print(f"{sum(times.values()):6.1f} s  in all (bar 180), {len(times)} commands (bar 3)")
+    print("   all     CPU")
+    for command, (seconds, cpu) in times.items():
+        print(f"{seconds:6.1f} s{cpu:6.1f} s  {command}")
+    seconds, cpu = (sum(part) for part in zip(*times.values()))
+    print(
+        f"{seconds:6.1f} s{cpu:6.1f} s  in all (bar 180), {len(times)} commands (bar 3), load {os.getloadavg()[1]:.1f}"
+    )
 
 
-def timed(*words: str, cwd: str | Path) -> float:
-    """Run a command as in a new shell, and return its seconds."""
+def timed(*words: str, cwd: str | Path) -> tuple[float, float]:
+    """Run a command as in a new shell, and return its seconds and those of CPU."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_ENV", "PYTHON", "JAX"))}
-    started = time.perf_counter()
+    started, used = time.perf_counter(), cpu_of_children()
     subprocess.run(words, cwd=cwd, check=True, env=kept)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, cpu_of_children() - used
 
 
-def look(page: Path, folder: Path, picture: Path | None) -> float:
-    """Open a report until its viewer has drawn, and return the seconds that took."""
-    started = time.perf_counter()
+def cpu_of_children() -> float:
+    """Return the seconds of CPU that processes took which this one started, and which have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def look(page: Path, folder: Path, picture: Path | None) -> tuple[float, float]:
+    """Open a report until its viewer has drawn, and return the seconds that took, and those of CPU."""
+    started, used = time.perf_counter(), cpu_of_children()
     with browser(folder / "profile") as opened:
         opened.open(page)
         opened.wait_for("document.body?.dataset.viewer == 'ready'", 90)
@@ -71,7 +83,7 @@ def look(page: Path, folder: Path, picture: Path | None) -> float:
             # at three quarters of its size, which is as sharp as a reader of the README needs it
             clip = {"x": 100, "y": 0, "width": 1000, "height": HEIGHT, "scale": 0.75}
             opened.screenshot(picture, clip)
-    return seconds
+    return seconds, cpu_of_children() - used
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class Graph:
         return self.cut(self.node("Shape", value, kind=INT), [axis], [axis + 1], [0])
 
     def total(self, value: Value, *axes: int) -> Value:
-        """Sum over axes, by default the last three, which are kept; one by one, or rounding adds up in large volumes."""
+        """Sum over axes, by default the last three, which are kept; one by one, or rounding adds up in a head."""
         for axis in axes or (-1, -2, -3):
             value = self.node("ReduceSum", value, self.integers(axis), keepdims=1)
         return value
