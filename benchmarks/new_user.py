@@ -4,8 +4,8 @@
     python benchmarks/new_user.py --picture docs/images/report.png  and keep a picture of the report
     python benchmarks/new_user.py --page FILE.html --picture OUT    only take the picture of a report that is there
 
-Needs Chromium for the last step. The environment is new: only pip's download cache, if there is one, is kept. Beside the
-seconds stand those of CPU, user and system: on a machine that does other work too they say what a quiet one needs.
+Needs Chromium for the last step. The environment is new: only pip's download cache, if there is one, is kept. Beside
+the seconds stand those of CPU, user and system: on a machine that does other work too they say what a quiet one needs.
 """
 
 import argparse
