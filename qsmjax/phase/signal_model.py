@@ -33,6 +33,10 @@ NOTHING = 1e-6
 """Part of the largest signal below which a voxel counts as empty."""
 POOL = 7
 """Edge of the box [voxels] over which residuals are pooled to the noise."""
+QUIET = 0.1
+"""Part of the boxes that counts as quiet, where the noise is read off the image's finest detail."""
+SHORTFALL = 0.88
+"""Standard deviation that this quantile of boxes of noise alone shows, of the true one (measured)."""
 OUTLIER = 10.0
 """Squared residuals above this many times the variance (flow, a wrong model) are counted as that many."""
 
@@ -153,18 +157,14 @@ def noise_level(signal: Echoes, off: Float[Array, "echo x y z"], mask: Mask, *, 
     """Find the standard deviation of the signal's parts from what the fitted phase leaves over.
 
     Squared residuals are pooled over a box, since parallel imaging makes the noise differ from place to place. With as
-    many parameters as echoes nothing is left over: then one number is found from the finest detail of the image, the
-    mixed second difference along all axes, by its median absolute value. That is too small for images that were
-    interpolated.
+    many parameters as echoes nothing is left over: then one number is found from the finest detail of the image where
+    it is quiet. That is too small for images that were interpolated.
 
     Args:
       signal: complex echoes.
       off: their components across the fitted phase.
       mask: voxels to go by.
       parameters: how many the phase was fitted with.
-
-    References:
-      Donoho & Johnstone, Biometrika 81:425 (1994), doi:10.1093/biomet/81.3.425.
     """
     free = signal.shape[0] - parameters
     if free == 0:
@@ -177,16 +177,37 @@ def noise_level(signal: Echoes, off: Float[Array, "echo x y z"], mask: Mask, *, 
 
 
 def _finest_detail(signal: Echoes, mask: Mask) -> Float[Array, ""]:
-    detail, inside = signal, mask
+    """Read the noise off the mixed second difference of one echo's logarithm, or of the ratio of two.
+
+    Tissue differs in signal from voxel to voxel by far more than the noise; two echoes share most of that, and the
+    phase has next to none of it. What detail is left is in some places and not in others: the noise is that of the
+    quiet ones, by the phase or by the magnitude, whichever is the quieter.
+    """
+    strength = jnp.abs(signal)
+    inside = mask & jnp.all(strength > NOTHING * jnp.max(strength), axis=0)
+    safe = jnp.where(inside, strength, 1)
+    phase = jnp.angle(jnp.where(inside, signal, 1))
+    # one echo's own, or the last's less the first's
+    turned, log = (a[-1] - a[0] if len(signal) > 1 else a[0] for a in (phase, jnp.log(safe)))
+    # variance of the logarithm, in that of the signal's parts
+    gain = jnp.sum(1 / safe**2, axis=0)
+    detail, wrapped = [turned, log], True
     for axis in (-3, -2, -1):
-        n = signal.shape[axis]
+        n = mask.shape[axis]
         if n < 4:
             continue
-        # second differences: a phase that rises steadily leaves little in them
-        detail = jnp.diff(detail, n=2, axis=axis) / np.sqrt(6)
+        steps = [jnp.diff(a, axis=axis) for a in detail]
+        if wrapped:
+            # a phase may turn on between voxels, its slope does not
+            steps[0], wrapped = jnp.angle(jnp.exp(1j * steps[0])), False
+        detail = [jnp.diff(a, axis=axis) / np.sqrt(6) for a in steps]
+        near = [jax.lax.slice_in_dim(gain, k, n - 2 + k, axis=axis) for k in range(3)]
+        gain = (near[0] + 4 * near[1] + near[2]) / 6
         inside = jnp.stack([jax.lax.slice_in_dim(inside, k, n - 2 + k, axis=axis) for k in range(3)]).all(0)
-    parts = jnp.abs(jnp.stack([detail.real, detail.imag]))
-    return _median(parts, jnp.broadcast_to(inside, parts.shape)) / 0.6745
+    counted = _box_sum(inside.astype(jnp.float32))
+    powers = [_ratio(_box_sum(jnp.where(inside, a**2 / gain, 0)), counted) for a in detail]
+    quiet = jnp.min(jnp.stack([jnp.nanquantile(jnp.where(inside, p, jnp.nan), QUIET) for p in powers]))
+    return jnp.where(jnp.isfinite(quiet), _root(quiet) / SHORTFALL, 0)
 
 
 def _median(values: Array, mask: Array) -> Float[Array, ""]:

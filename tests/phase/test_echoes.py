@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qsmjax.phase.echoes import echoes_from_phase, fit_echoes
-from qsmjax.phase.signal_model import fit_signal
+from qsmjax.phase.signal_model import fit_signal, noise_level
 from qsmjax.physics.units import radians_per_ppm
 
 SHAPE = (18, 16, 14)
@@ -66,6 +66,15 @@ def test_without_residuals_the_noise_comes_from_the_finest_detail(te):
     )
     error = less_the_median(np.asarray(fit.field) - FIELD)[BALL]
     assert np.std(error / bound(te, 3.0, known=len(te) == 1)[BALL]) < 1.2
+
+
+@pytest.mark.parametrize("te", [TWO, ONE])
+def test_tissue_that_differs_from_voxel_to_voxel_is_not_taken_for_noise(te):
+    rng = np.random.default_rng(1)
+    texture = np.where(z > -0.5, 1 + 0.2 * rng.normal(size=SHAPE).clip(-2, 2), 1)
+    noisy = signal(te, 2.0) * texture
+    told = noise_level(jnp.asarray(noisy, jnp.complex64), jnp.zeros(noisy.shape), jnp.asarray(BALL), parameters=len(te))
+    assert np.median(told) == pytest.approx(2.0, rel=0.2)
 
 
 @pytest.mark.parametrize("te", [EVEN, UNEVEN])
