@@ -41,9 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", metavar="NAME", help=f"{', '.join(PRESETS)} (default: qsmnet)")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change the config")
     add("--steps", type=int, metavar="N", help="the same as --set steps=N")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data", metavar="DIR", help="susceptibility maps, with their fields and masks, if any")
-    source.add_argument("--labels", metavar="DIR", help="label maps of whole heads, in FreeSurfer's numbers")
+    add("--data", metavar="DIR", help="susceptibility maps, with their fields and masks, if any")
+    add("--labels", metavar="DIR", help="label maps of whole heads, in FreeSurfer's numbers; with --data: both, mixed")
     add("--validation", metavar="DIR", help="maps to validate on; by default the last given, if several")
     add("--devices", type=int, metavar="N", help="use at most N devices (default: all), in each process")
     add("--coordinator", metavar="HOST:PORT", help="of the first process, where several train together")
@@ -136,11 +135,9 @@ def choose_data(
 ) -> tuple[Source, list[Maps]]:
     """Return where batches come from, and the maps to validate on."""
     held_out = load_maps(validation, config) if validation else []
-    if data is not None:
-        maps = load_maps(data, config)
-    elif labels is not None:
-        maps = load_labels(labels, config)
-    else:
+    maps = [] if data is None else load_maps(data, config)
+    maps += [] if labels is None else load_labels(labels, config)
+    if not maps:
         return Drawn(config), held_out
     if not held_out and len(maps) > 1:
         maps, held_out = maps[:-1], maps[-1:]

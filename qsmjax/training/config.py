@@ -31,6 +31,7 @@ class TrainConfig:
       voxel_size: edges of a voxel [mm].
       patches: "grid" for the paper's overlapping positions, "random" for any; for maps from files.
       grid: positions of the paper's grid along each axis.
+      measured: share of samples with a measured field, where some maps have one and others none.
       rotation: largest angle between B0 and the third axis in training [degrees].
       noise: standard deviation of the field's noise, drawn between these two for each sample [ppm].
       chi_scale: a sample's susceptibility is multiplied by a factor drawn between these two.
@@ -74,6 +75,7 @@ class TrainConfig:
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)
     patches: str = "random"
     grid: tuple[int, int, int] = (6, 8, 7)
+    measured: float = 0.5
     rotation: float = 30.0
     noise: tuple[float, float] = (0.0, 0.003)
     chi_scale: tuple[float, float] = (1.0, 1.0)
@@ -104,21 +106,12 @@ class TrainConfig:
         Raises:
           ValueError: if a value is out of range; names it, what it must be, and what it was.
         """
-        self._positive(
-            "width",
-            "kernel",
-            "subjects",
-            "stages",
-            "batch",
-            "accumulate",
-            "steps",
-            "validate_every",
-            "checkpoint_every",
-        )
+        self._positive("width", "kernel", "subjects", "stages", "batch", "accumulate")
+        self._positive("steps", "validate_every", "checkpoint_every")
         self._positive("learning_rate", "patch", "voxel_size", "grid", "validation_shape")
         for name in ("depth", "warmup", "clip", "noise", "chi_scale", "loss_l1", "loss_model", "loss_gradient"):
             self._must(name, min(_as_tuple(getattr(self, name))) >= 0, "not be negative")
-        for name in ("ema", "momentum", "negate", "lesions"):
+        for name in ("ema", "momentum", "negate", "lesions", "measured"):
             self._must(name, 0 <= getattr(self, name) <= 1, "lie between 0 and 1")
         self._must("ema", self.ema < 1, "be below 1")
         self._must("rotation", 0 <= self.rotation <= 90, "lie between 0 and 90 degrees")

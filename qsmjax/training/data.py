@@ -58,22 +58,21 @@ class Drawn:
 
 
 class Patches:
-    """Patches of maps, at random positions or on the paper's grid.
+    """Patches of maps, at random positions or on the paper's grid; measured and simulated ones may be mixed.
 
     On the grid every patch of every map comes once an epoch, in an order drawn for that epoch. Random patches have a
-    voxel of the mask in their middle, unless the volume's face is too near.
+    voxel of the mask in their middle, unless the volume's face is too near; where some maps have measured fields and
+    others none, `config.measured` is the share of those that have. On the grid each map has its own share.
     """
 
     def __init__(self, config: TrainConfig, maps: Sequence[Maps]) -> None:
         """Lay out the patches.
 
         Raises:
-          ValueError: if there is no map, one has no mask, or some have fields and some none.
+          ValueError: if there is no map, or one has no mask.
         """
         if not maps:
             raise ValueError("data must hold at least one map, got none")
-        if len({m.field is None for m in maps}) > 1:
-            raise ValueError("data must hold a field for every map or for none, got fields for some")
         self.config = config
         self.maps = [_at_least(m, config.patch) for m in maps]
         self.inside = [np.flatnonzero(m.mask) for m in self.maps]
@@ -81,6 +80,7 @@ class Patches:
             if inside.size == 0:
                 raise ValueError(f"{m.name} must have voxels in its mask, got none")
         grids = [grid_corners(m.chi.shape, config.patch, config.grid) for m in self.maps]
+        self.kinds = [[i for i, m in enumerate(maps) if (m.field is None) == without] for without in (False, True)]
         self.corners = [(i, corner) for i, corners in enumerate(grids) for corner in corners]
 
     @property
@@ -99,8 +99,10 @@ class Patches:
             "chi": stack([m.chi for m in self.maps]),
             "mask": stack([m.mask for m in self.maps]),
         }
-        if all(m.field is not None for m in self.maps):
-            batch["field"] = stack([m.field for m in self.maps])
+        if self.kinds[0]:
+            batch["field"] = stack([np.zeros_like(m.chi) if m.field is None else m.field for m in self.maps])
+        if all(self.kinds):
+            batch["measured"] = np.asarray([self.maps[i].field is not None for i, _ in chosen])
         return batch
 
     def _choose(self, number: int) -> tuple[int, tuple[int, ...]]:
@@ -109,7 +111,10 @@ class Patches:
             order = np.random.default_rng((self.config.seed, EPOCH_STREAM, epoch)).permutation(len(self.corners))
             return self.corners[order[place]]
         rng = np.random.default_rng((self.config.seed, PATCH_STREAM, number))
-        i = int(rng.integers(len(self.maps)))
+        measured, simulated = self.kinds
+        share = self.config.measured if measured and simulated else float(bool(measured))
+        kind = measured if rng.uniform() < share else simulated
+        i = kind[int(rng.integers(len(kind)))]
         shape = self.maps[i].chi.shape
         middle = np.unravel_index(rng.choice(self.inside[i]), shape)
         corner = (int(np.clip(m - p // 2, 0, n - p)) for m, n, p in zip(middle, shape, self.config.patch))

@@ -49,12 +49,17 @@ def make_samples(config: TrainConfig, step: Int[Array, ""], batch: Mapping[str, 
     Args:
       config: of the run.
       step: folded into the keys; may be traced.
-      batch: "index" (n,) in the global batch; where maps are given also "chi" and "mask" (n, x, y, z), and "field".
+      batch: "index" (n,) in the global batch; where maps are given also "chi" and "mask" (n, x, y, z), and "field";
+        "measured" (n,) where some of them have no field.
     """
     base = jax.random.fold_in(jax.random.key(config.seed), step)
 
     def one(arrays):
         key = jax.random.fold_in(base, arrays["index"])
+        if "measured" in arrays:
+            field, chi, mask = (arrays[name] for name in ("field", "chi", "mask"))
+            from_scan = lambda: measured_sample(config, key, field, chi, mask)
+            return jax.lax.cond(arrays["measured"], from_scan, lambda: simulated_sample(config, key, chi, mask))
         if "field" in arrays:
             return measured_sample(config, key, arrays["field"], arrays["chi"], arrays["mask"])
         if "chi" in arrays:

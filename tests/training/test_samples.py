@@ -55,6 +55,15 @@ def test_a_measured_field_is_scaled_with_its_map_and_not_turned(batch, make):
     np.testing.assert_array_equal(samples.mask, batch["mask"])
 
 
+def test_of_a_mixed_batch_each_sample_goes_its_own_way(batch, make):
+    kinds = np.asarray([True, False, True, False])
+    both = {**batch, "field": 2 * batch["chi"] * kinds[:, None, None, None], "measured": jnp.asarray(kinds)}
+    mixed, scans, drawn = make(0, both), make(0, {**batch, "field": 2 * batch["chi"]}), make(0, batch)
+    for one, two, three in zip(*map(jax.tree.leaves, (mixed, scans, drawn))):
+        np.testing.assert_allclose(one[kinds], two[kinds], atol=1e-6)
+        np.testing.assert_allclose(one[~kinds], three[~kinds], atol=1e-6)
+
+
 def test_factors_lie_in_their_range_on_both_sides():
     factors = np.asarray(jax.vmap(lambda k: random_factor(CONFIG, k))(jax.random.split(jax.random.key(0), 64)))
     assert np.all((np.abs(factors) >= 0.5) & (np.abs(factors) <= 2))

@@ -70,9 +70,18 @@ def test_drawn_heads_need_only_their_indices():
     assert list(batch) == ["index"] and batch["index"].dtype == np.int32
 
 
-def test_maps_that_cannot_be_mixed_or_are_empty_are_refused():
-    with pytest.raises(ValueError, match="fields for some"):
-        Patches(CONFIG, [ball(), ball(field=True)])
+def test_measured_and_simulated_maps_are_mixed_by_their_share():
+    scans = [ball(seed=0), ball(seed=1), ball(seed=2, field=True)]
+    for share in (0.0, 0.25, 1.0):
+        source = Patches(dataclasses.replace(CONFIG, measured=share), scans)
+        measured = np.concatenate([source.batch(step)["measured"] for step in range(200)])
+        assert abs(measured.mean() - share) < 0.06
+    batch = Patches(CONFIG, scans).batch(0)
+    np.testing.assert_array_equal(batch["field"].any((1, 2, 3)), batch["measured"])
+    assert "measured" not in Patches(CONFIG, [ball(field=True)]).batch(0)
+
+
+def test_empty_maps_are_refused():
     empty = dataclasses.replace(ball(), mask=np.zeros((14, 12, 10), bool))
     with pytest.raises(ValueError, match="voxels in its mask"):
         Patches(CONFIG, [empty])
