@@ -16,7 +16,7 @@ from qsmjax.io.nifti import NiftiVolume, load_volume
 from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
 from qsmjax.phase.echoes import echoes_from_phase
 from qsmjax.phase.mask import magnitude_mask
-from qsmjax.phase.scaling import phase_to_radians
+from qsmjax.phase.scaling import phase_to_radians, undo_alternation
 from qsmjax.physics.geometry import Geometry
 from qsmjax.physics.units import GAMMA
 
@@ -96,6 +96,8 @@ def scan_of_echoes(
       b0_source: what said where B0 points.
       notes: what was done so far.
     """
+    signal, axes = undo_alternation(signal, mask)
+    notes = [*notes, *(f"every other slice along {'xyz'[a]} was negated, since their signs alternated" for a in axes)]
     total = stage.run(signal, te, b0, mask, grid, **stage.options)
     lost = int(total.removed.sum())
     told = [f"{lost} voxels were taken out of the mask, whose echoes the fit does not explain"] if lost else []

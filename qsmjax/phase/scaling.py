@@ -2,7 +2,8 @@
 
 What a scanner stores is known from the header's scale factor and the manufacturer. The values are only held against the
 rule: those that fit none, or more than one, are refused, since a wrong factor makes a plausible and wrong map. Phase of
-scanners that count it the other way round (GE) is negated, so that paramagnetic tissue is positive.
+scanners that count it the other way round (GE) is negated, so that paramagnetic tissue is positive. A sign that
+alternates from slice to slice is found in the image itself, since no header tells of it.
 """
 
 import math
@@ -18,6 +19,8 @@ RADIAN_LIMIT = 1.01 * math.pi
 LEAST_RADIANS = 0.1
 """Phase in radians that reaches no further is taken for scaled twice: a whole head at any echo time spans more."""
 TWELVE_BITS = 4096
+ALTERNATING = -0.5
+"""Mean cosine of the step between neighbours below which a sign alternates: no field turns a whole head so far."""
 CURE = "say what they are with --phase-units (rad, stored-rad, mrad, siemens or raw12)"
 
 
@@ -82,7 +85,6 @@ def complex_from_parts(
     *,
     manufacturer: str | None = None,
     inverted: bool | None = None,
-    alternating_slices: bool = False,
 ) -> Complex[Array, "*shape"]:
     """Put real and imaginary parts together, with the sign that everything else follows.
 
@@ -91,7 +93,6 @@ def complex_from_parts(
       imaginary: imaginary part, of the same scale and shape.
       manufacturer: as the sidecar spells it, where known.
       inverted: whether the scanner counts phase negatively; None to go by the manufacturer (GE does).
-      alternating_slices: whether every other slice along the last axis is negated, as 3-D scans of GE may be.
 
     Raises:
       ValueError: if the shapes differ.
@@ -103,9 +104,32 @@ def complex_from_parts(
     signal = real + 1j * imaginary
     if maker.startswith("ge") if inverted is None else inverted:
         signal = jnp.conj(signal)
-    if alternating_slices:
-        signal = signal * (1.0 - 2.0 * (jnp.arange(signal.shape[-1]) % 2))
     return signal
+
+
+def undo_alternation(signal: ArrayLike, mask: ArrayLike) -> tuple[Complex[Array, "echo x y z"], tuple[int, ...]]:
+    """Undo a sign that alternates from slice to slice, as 3-D scans of GE have it, or a transform without its shift.
+
+        Σ Re(s(r + e) s*(r)) / Σ |s(r + e) s(r)|
+
+    over the mask, at the first echo, is near one along every axis e of a head, and near minus one where it alternates.
+
+    Args:
+      signal: complex echoes.
+      mask: not zero in the head.
+
+    Returns:
+      The echoes, and the axes along which every other slice was negated.
+    """
+    signal, inside, axes = jnp.asarray(signal, jnp.complex64), jnp.asarray(mask) != 0, []
+    for axis in range(3):
+        first = jnp.moveaxis(jnp.where(inside, signal[0], 0), axis, -1)
+        products = first[..., 1:] * jnp.conj(first[..., :-1])
+        if float(jnp.sum(products.real)) < ALTERNATING * float(jnp.sum(jnp.abs(products))):
+            slices = jnp.arange(signal.shape[1 + axis]).reshape(*[-1 if a == axis else 1 for a in range(3)])
+            signal = signal * (1.0 - 2.0 * (slices % 2))
+            axes.append(axis)
+    return signal, tuple(axes)
 
 
 def _find_rule(values: np.ndarray, slope: float, inter: float, *, stored_as_float: bool, maker: str) -> str:
