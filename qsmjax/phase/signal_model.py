@@ -33,6 +33,8 @@ NOTHING = 1e-6
 """Part of the largest signal below which a voxel counts as empty."""
 POOL = 7
 """Edge of the box [voxels] over which residuals are pooled to the noise."""
+INTERPOLATED = 0.5
+"""Residuals whose finest detail is below this part of their own size are of an image of fewer voxels."""
 QUIET = 0.1
 """Part of the boxes that counts as quiet, where the noise is read off the image's finest detail."""
 SHORTFALL = 0.88
@@ -156,9 +158,12 @@ def fit_decay(magnitude: Float[Array, "echo x y z"], te: Float[Array, "echo"]) -
 def noise_level(signal: Echoes, off: Float[Array, "echo x y z"], mask: Mask, *, parameters: int) -> Volume:
     """Find the standard deviation of the signal's parts from what the fitted phase leaves over.
 
-    Squared residuals are pooled over a box, since parallel imaging makes the noise differ from place to place. With as
-    many parameters as echoes nothing is left over: then one number is found from the finest detail of the image where
-    it is quiet. That is too small for images that were interpolated.
+    Squared residuals are pooled over a box, since parallel imaging makes the noise differ from place to place. What the
+    model misses (phase that turns within a voxel) is much alike in neighbours, so it is their second difference that is
+    pooled, unless that is so small that the image must have been interpolated.
+
+    With as many parameters as echoes nothing is left over: then one number is found from the finest detail of the image
+    where it is quiet. That is too small for images that were interpolated.
 
     Args:
       signal: complex echoes.
@@ -169,11 +174,31 @@ def noise_level(signal: Echoes, off: Float[Array, "echo x y z"], mask: Mask, *, 
     free = signal.shape[0] - parameters
     if free == 0:
         return jnp.broadcast_to(_finest_detail(signal, mask), mask.shape)
+    whole, whole_typical = _pooled(off, mask, free)
+    fine, fine_typical = _pooled(*_mixed_difference(off, mask), free)
+    level = jnp.where(fine_typical > INTERPOLATED**2 * whole_typical, fine, whole)
+    return _root(jnp.where(mask, level, whole_typical))
+
+
+def _pooled(off: Float[Array, "echo x y z"], mask: Mask, free: int) -> tuple[Volume, Float[Array, ""]]:
+    """Return the residuals' variance pooled over a box, and its typical value over the mask."""
     variance = jnp.sum(off**2, axis=0) / free
     typical = _median(variance, mask) / float(2 * scipy.special.gammaincinv(free / 2, 0.5) / free)
     kept = jnp.where(mask, jnp.minimum(variance, OUTLIER * typical), 0)
-    pooled = _ratio(_box_sum(kept), _box_sum(mask.astype(jnp.float32)))
-    return _root(jnp.where(mask, pooled, typical))
+    return _ratio(_box_sum(kept), _box_sum(mask.astype(jnp.float32)), typical), typical
+
+
+def _mixed_difference(off: Float[Array, "echo x y z"], mask: Mask) -> tuple[Float[Array, "echo x y z"], Mask]:
+    """Return the second difference along all axes, of the noise's own size, and where it is known."""
+    for axis in (-3, -2, -1):
+        if mask.shape[axis] < 4:
+            continue
+        rim = [(1, 1) if a == axis else (0, 0) for a in range(-3, 0)]
+        off = jnp.pad(jnp.diff(off, n=2, axis=axis) / np.sqrt(6), [(0, 0), *rim])
+        shifted = [jnp.roll(mask, step, axis) for step in (-1, 0, 1)]
+        edge = jnp.pad(jnp.ones([n - 2 if r[0] else n for n, r in zip(mask.shape, rim)], bool), rim)
+        mask = jnp.stack(shifted).all(0) & edge
+    return off, mask
 
 
 def _finest_detail(signal: Echoes, mask: Mask) -> Float[Array, ""]:
@@ -222,7 +247,7 @@ def _box_sum(volume: Volume) -> Volume:
     return volume
 
 
-def _ratio(above: Array, below: Array, otherwise: float = 0.0) -> Array:
+def _ratio(above: Array, below: Array, otherwise: ArrayLike = 0.0) -> Array:
     # a safe denominator inside as well: `where` alone still sends NaN through the gradient
     return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), otherwise)
 

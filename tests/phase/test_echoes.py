@@ -77,6 +77,25 @@ def test_tissue_that_differs_from_voxel_to_voxel_is_not_taken_for_noise(te):
     assert np.median(told) == pytest.approx(2.0, rel=0.2)
 
 
+@pytest.mark.parametrize("interpolated", [False, True])
+def test_what_the_model_misses_is_not_taken_for_noise_and_interpolated_noise_is_not_missed(interpolated):
+    rng = np.random.default_rng(2)
+    off = rng.normal(size=(4, *SHAPE))
+    if interpolated:
+        off = np.repeat(np.repeat(off[:, ::2, ::2], 2, axis=1), 2, axis=2)[:, : SHAPE[0], : SHAPE[1]]
+        off = (off + np.roll(off, 1, 1) + np.roll(off, 1, 2) + np.roll(off, (1, 1), (1, 2))) / 4
+        off = off / off[:, BALL].std()
+    else:
+        off = off + 1.5 * np.cos(3 * x + 2 * y) * columns((1, -1, 1, -1))
+    told = noise_level(
+        jnp.ones((4, *SHAPE), jnp.complex64),
+        jnp.asarray(off * np.sqrt(0.5), jnp.float32),
+        jnp.asarray(BALL),
+        parameters=2,
+    )
+    assert np.median(np.asarray(told)[BALL]) == pytest.approx(1, rel=0.25)
+
+
 @pytest.mark.parametrize("te", [EVEN, UNEVEN])
 def test_a_clean_signal_gives_back_what_made_it(te):
     fit = fit_echoes(signal(te), te, B0, BALL)
