@@ -3,17 +3,17 @@
     python benchmarks/faults.py                      50 kills of the smallest QSMnet, about a quarter of an hour
     python benchmarks/faults.py --kills 10 --learned the learned inversion's run, its simulated scans included
 
-`kill -9` at a moment drawn evenly over the time of a whole run: start, steps, validation; every second one then waits
-for the next half-written file (a checkpoint, weights, metrics) and strikes while it is there. The same command goes on,
-is killed again, and so forth until it reaches its end; then the next run begins. Exit status 1 if a start did not take
-the last whole checkpoint up, or a run ended with other bits.
+`kill -9` at a moment drawn evenly over the time of a whole run: start, steps, validation; half of them then wait for
+the next half-written file (a checkpoint, weights, metrics) and strike while it is there. The same command goes on, is
+killed again, and so forth until it reaches its end; then the next run begins. Exit status 1 if a start did not take the
+last whole checkpoint up, or a run ended with other bits.
 """
 
 import argparse
+import multiprocessing
 import os
 import random
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,22 +25,28 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from qsmjax.cli.main import run_command
 from qsmjax.io.nifti import new_volume, save_volume
 from qsmjax.io.weights import load_weights
+from qsmjax.training import bank, learn
 from qsmjax.training.learn import STATE
 
-ROOT = Path(__file__).parents[1]
 TINY = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=2", "validation_shape=16"]
 TINY += ["steps=12", "validate_every=6", "checkpoint_every=1"]
 LEARNED = ["subjects=1", "patch=16", "steps=6", "validate_every=1"]
-LAUNCH = """
-import sys
-from qsmjax.cli.main import run_command
-from qsmjax.training import bank, learn
-# a bank that is made in seconds
-bank.BOX, bank.BOXES, learn.JUDGED = 24, 1, 2
-sys.exit(run_command("train"))
-"""
+LOADED = ["qsmjax.cli.train", "orbax.checkpoint", "qsmjax.report.figures", "matplotlib.pyplot"]
+"""Loaded once, in a server that every run is forked from: two thirds of a start are imports."""
+Words = list[str]
+
+
+def child(words: Words, log: Path) -> None:
+    """Be a run: `qsmjax train` with its output in a file."""
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    # a bank that is made in seconds
+    bank.BOX, bank.BOXES, learn.JUDGED = 24, 1, 2
+    sys.exit(run_command("train", words))
 
 
 def half_written(workdir: Path) -> set[Path]:
@@ -61,27 +67,25 @@ def whole_checkpoint(workdir: Path) -> int:
     return max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0) if folder.is_dir() else 0
 
 
-def run(command: list[str], workdir: Path, log: Path, after: float, amid: bool) -> tuple[int | None, bool]:
+def run(words: Words, workdir: Path, log: Path, after: float, amid: bool) -> tuple[int | None, bool]:
     """Start a run, and kill it after some seconds; with `amid`, when something is half written from then on.
 
     Returns:
       Its status, None if it was killed; and whether something was left half written.
     """
     before, started = half_written(workdir), time.monotonic()
-    with log.open("w") as out:
-        process = subprocess.Popen([*command, "--workdir", str(workdir)], stdout=out, stderr=out)
-        try:
-            while process.poll() is None:
-                late = time.monotonic() - started > after
-                if late and (not amid or half_written(workdir) - before):
-                    process.kill()
-                    process.wait()
-                    return None, bool(half_written(workdir) - before)
-                time.sleep(0.0005 if late else 0.02)
-        finally:
+    process = multiprocessing.get_context("forkserver").Process(
+        target=child, args=([*words, "--workdir", str(workdir)], log)
+    )
+    process.start()
+    while process.exitcode is None:
+        late = time.monotonic() - started > after
+        if late and (not amid or half_written(workdir) - before):
             process.kill()
-            process.wait()
-    return process.returncode, False
+            process.join()
+            return None, bool(half_written(workdir) - before)
+        time.sleep(0.0005 if late else 0.02)
+    return process.exitcode, False
 
 
 def state_of(workdir: Path) -> list[np.ndarray]:
@@ -99,25 +103,22 @@ def same(a: list[Any], b: list[Any]) -> bool:
     return len(a) == len(b) and all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in zip(a, b))
 
 
-def tiny_command(folder: Path) -> list[str]:
-    """Return the command that trains the smallest QSMnet."""
-    return [sys.executable, str(ROOT / "train.py"), "--config", "tiny", "--devices", "1", "--set", *TINY]
+def tiny_words(folder: Path) -> Words:
+    """Return the arguments that train the smallest QSMnet."""
+    return ["--config", "tiny", "--devices", "1", "--set", *TINY]
 
 
-def learned_command(folder: Path) -> list[str]:
-    """Return the command that trains the learned inversion, on a head of a few shells."""
+def learned_words(folder: Path) -> Words:
+    """Return the arguments that train the learned inversion, on a head of a few shells."""
     index = np.indices((40, 40, 40)) - 19.5
     r = np.sqrt((index**2).sum(0))
     labels = np.select([r < 12, r < 15, r < 17, r < 19], [2, 3, 24, 515], 0)
     labels[(np.abs(index[0]) > 2) & (np.abs(index[0]) < 7) & (np.abs(index[1]) < 4) & (np.abs(index[2]) < 3)] = 10
     save_volume(folder / "head.nii.gz", labels, new_volume(labels, np.diag([2.0, 2, 2, 1])))
-    train = [sys.executable, "-c", LAUNCH, "--config", "learned", "--labels", str(folder / "head.nii.gz")]
-    return [*train, "--devices", "1", "--set", *LEARNED]
+    return ["--config", "learned", "--labels", str(folder / "head.nii.gz"), "--devices", "1", "--set", *LEARNED]
 
 
-def kill_and_resume(
-    command: list[str], folder: Path, kills: int, rng: random.Random, say: Callable[[str], None]
-) -> bool:
+def kill_and_resume(words: Words, folder: Path, kills: int, rng: random.Random, say: Callable[[str], None]) -> bool:
     """Kill runs until there have been so many kills, and print what became of them.
 
     Returns:
@@ -127,7 +128,7 @@ def kill_and_resume(
     # twice: the first compiles
     for name in ("compiling", "whole"):
         started = time.monotonic()
-        if run(command, folder / name, log, 1e9, False)[0] != 0:
+        if run(words, folder / name, log, 1e9, False)[0] != 0:
             raise RuntimeError(log.read_text())
     seconds, wanted = time.monotonic() - started, state_of(folder / "whole")
     say(f"undisturbed: {seconds:.0f} s; twice the same bits: {same(wanted, state_of(folder / 'compiling'))}")
@@ -137,7 +138,7 @@ def kill_and_resume(
         while status is None:
             expected, again = whole_checkpoint(workdir), last > 0
             after = rng.uniform(0, seconds) if killed < kills else 1e9
-            status, half = run(command, workdir, log, after, killed % 2 == 1)
+            status, half = run(words, workdir, log, after, rng.random() < 0.5)
             killed, halves, last = killed + (status is None), halves + half, last + 1
             text = log.read_text()
             begun = re.search(r"goes on from step (\d+)|tiny (begins)", text)
@@ -165,9 +166,10 @@ def main() -> int:
         folder = Path(name)
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-        command = learned_command(folder) if args.learned else tiny_command(folder)
+        multiprocessing.set_forkserver_preload(LOADED)
+        words = learned_words(folder) if args.learned else tiny_words(folder)
         rng = random.Random(args.seed)
-        good = kill_and_resume(command, folder, args.kills, rng, lambda line: print(line, flush=True))
+        good = kill_and_resume(words, folder, args.kills, rng, lambda line: print(line, flush=True))
     return 0 if good else 1
 
 

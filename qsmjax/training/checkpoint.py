@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from qsmjax.io.weights import load_weights, save_weights
@@ -45,7 +46,9 @@ class Checkpoints:
             return
         about = ocp.args.JsonSave(config.to_dict())
         loader = {"next_index": step} if loader is None else dict(loader)
-        parts = ocp.args.Composite(state=ocp.args.StandardSave(state), config=about, loader=ocp.args.JsonSave(loader))
+        # NumPy's scalars are no arrays to the older orbax
+        state_part = ocp.args.StandardSave(jax.tree.map(np.asarray, state))
+        parts = ocp.args.Composite(state=state_part, config=about, loader=ocp.args.JsonSave(loader))
         self._manager.save(step, args=parts)
 
     def config(self) -> TrainConfig:
