@@ -2,7 +2,7 @@
 
 A head is simulated with a twentieth of its noise and kept as .npz. Noise is then drawn on it:
 
-    field = clean + level std n,    magnitude = |m + level sigma (n + i n)|
+    field = clean + level std n,    magnitude = |m + level sigma (n + i n)|,    noise map = level std m / magnitude
 
 with std the noise map of a weighted line through the echoes at level 1, and sigma what the case's SNR in white matter
 asks for. Sweeps over noise and weight so cost no simulation.
@@ -77,12 +77,13 @@ class KeptHead:
         magnitude = self.arrays["magnitude"]
         sigma = level * np.median(magnitude[self.labels == LABELS.tissue[0]]) / case.snr
         noise = rng.normal(scale=sigma, size=(2, *magnitude.shape))
+        seen = np.abs(magnitude + noise[0] + 1j * noise[1])
         return field_map(
             field + std * rng.normal(size=std.shape),
             self.mask,
             geometry(self.mask.shape, self.voxel_size, self.arrays["b0_dir"] if b0_dir is None else b0_dir),
-            noise=std,
-            magnitude=np.abs(magnitude + noise[0] + 1j * noise[1]),
+            noise=std * np.clip(magnitude / np.maximum(seen, 1e-9), 0.1, 10),
+            magnitude=seen,
             radians_per_ppm=radians_per_ppm(case.b0, float(np.mean(case.te))),
         )
 

@@ -33,9 +33,10 @@ FEATURES = 8
 ABOUT = 10
 ITERATIONS, REWEIGHTED = 40, 20
 """Iterations of the start with even weights, and with weights that spare the edges found."""
-EDGE, BOOST = 2.0, 1.75
-"""Gradient at which an edge's weight falls to half, over the mean gradient; factor on the weight that makes up for it
-(measured on 120 scans of training heads: docs/learned.md)."""
+STRUCTURE, EDGE = 0.75, 2.5
+"""Slope at which an edge's weight is half, over the mean slope: of the signal's logarithm, and of the map found."""
+BOOST = 1.15
+"""Factor on the weight once the map's own edges are spared (all three chosen on heads 11 and 12: docs/learned.md)."""
 REFINEMENTS, TRUST_REGION = 5, 0.02
 """Steps of the refinement, and how strongly it holds to where it began."""
 CONE = 0.1
@@ -43,40 +44,57 @@ CONE = 0.1
 
 
 class Start(NamedTuple):
-    """Two maps of total variation: with even weights, and with the edges of that one spared [ppm]."""
+    """Two maps of total variation: the signal's edges spared, and then those of the map itself too [ppm]."""
 
     plain: Volume
     sharp: Volume
 
 
 def start(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None) -> Start:
-    """Invert by total variation, and go on with every edge weighed by what is found there.
+    """Invert by total variation that spares the edges of the signal, and then those of what it found.
 
-        weight of a difference = e / (|∂chi| + e),    e = `EDGE` times the mean of |∂chi|
+        weight of a difference = s / (|∂ log m| + s) · e / (|∂chi| + e),    s, e in proportion to the means
+
+    over its mean, so that the whole weighs the same. m is one over the noise, or the magnitude where no noise map is
+    given: anatomy has its edges in both. The second factor comes in when there is a chi.
 
     References:
+      Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082 (edges of the magnitude).
       Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (reweighted l1).
     """
     field, trust, _, weight = measured(field, mask, geometry, noise, magnitude)
     term = data_terms.linear(field, trust)
-    plain = minimise_variation(
-        term, field, mask, geometry, weight=weight, max_iterations=ITERATIONS, tolerance=None
-    ).state
-    steep = [jnp.abs(difference(plain.chi, axis)) / geometry.voxel_size[axis] for axis in range(3)]
-    level = EDGE * sum(masked_mean(part, mask) for part in steep) / 3
-    edges = tuple(level / (part + level + 1e-12) for part in steep)
-    sharp = minimise_variation(
-        term,
-        field,
-        mask,
-        geometry,
-        weight=BOOST * jnp.asarray(weight),
-        max_iterations=REWEIGHTED,
-        tolerance=None,
-        edges=(edges[0], edges[1], edges[2]),
-        start=plain,
-    ).state
+    signal = magnitude if noise is None or jnp.ndim(noise) < 3 else 1 / jnp.maximum(noise, 1e-9)
+    structure = jnp.ones((3, *field.shape))
+    if signal is not None:
+        signal = jnp.where(mask, jnp.log(jnp.maximum(signal, 1e-6 * jnp.max(signal))), 0)
+        structure = _spared(jnp.where(mask, signal - masked_mean(signal, mask), 0), mask, geometry, STRUCTURE)
+
+    def minimise(weight, edges, iterations, begun=None):
+        x, y, z = edges / masked_mean(edges.mean(0), mask)
+        return minimise_variation(
+            term,
+            field,
+            mask,
+            geometry,
+            weight=weight,
+            max_iterations=iterations,
+            tolerance=None,
+            edges=(x, y, z),
+            start=begun,
+        ).state
+
+    plain = minimise(jnp.asarray(weight), structure, ITERATIONS)
+    found = structure * _spared(plain.chi, mask, geometry, EDGE)
+    sharp = minimise(BOOST * jnp.asarray(weight), found, REWEIGHTED, plain)
     return Start(jnp.where(mask, plain.chi, 0), jnp.where(mask, sharp.chi, 0))
+
+
+def _spared(volume: Volume, mask: Mask, geometry: Geometry, level: float) -> Float[Array, "3 x y z"]:
+    """Weigh each difference by how flat the volume is there, over its mean slope."""
+    steep = jnp.stack([jnp.abs(difference(volume, axis)) / geometry.voxel_size[axis] for axis in range(3)])
+    half = level * masked_mean(steep.mean(0), mask) + 1e-12
+    return half / (steep + half)
 
 
 def look(

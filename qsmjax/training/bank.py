@@ -34,6 +34,9 @@ FINER = 2
 """Voxels along each edge of a scan's voxel that it is sampled by; the label maps hold no finer detail."""
 NOISE = (1.5e-4, 4e-3)
 """Standard deviation of the field's noise, drawn evenly in its logarithm [ppm]."""
+MAGNITUDE_NOISE = 15.0
+"""Relative noise of the magnitude for each ppm of the field's: that of 3 T and an echo of 19 ms. A noise map is made of
+magnitudes, and shares it."""
 UNTOLD = 4
 """One scan in so many comes without its noise map, as a field alone does."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -115,7 +118,7 @@ def scan_grid(rng: np.random.Generator, head: Anatomy, grid: Grid) -> Example:
         np.where(mask, field, 0).astype(np.float32),
         np.where(mask, cut(source), 0).astype(np.float32),
         mask,
-        np.where(mask, noise, 0).astype(np.float32),
+        np.where(mask, told_noise(rng, noise), 0).astype(np.float32),
         size,
         np.asarray(where.b0_dir, np.float32),
     )
@@ -132,6 +135,12 @@ def _noise(rng: np.random.Generator, mask: np.ndarray, m0: np.ndarray) -> np.nda
     axes = np.meshgrid(*[np.linspace(-1, 1, n, dtype=np.float32) for n in mask.shape], indexing="ij", sparse=True)
     slow = np.exp(sum(c * a for c, a in zip(0.3 * rng.normal(size=3), axes)))
     return (level * pattern * slow).astype(np.float32)
+
+
+def told_noise(rng: np.random.Generator, noise: np.ndarray) -> np.ndarray:
+    """Make the noise map that a scanner's magnitudes would tell, without drawing on the stream itself."""
+    grain = rng.spawn(1)[0].standard_normal(noise.shape, np.float32)
+    return noise * np.exp(MAGNITUDE_NOISE * noise * grain)
 
 
 def _residue(rng: np.random.Generator, mask: np.ndarray, clean: np.ndarray, where) -> np.ndarray:
