@@ -41,17 +41,20 @@ def main() -> None:
         line = next(
             block for block in re.findall(r"^```bash\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
         )
-        times = {
-            f"git clone {ROOT.name} && cd {ROOT.name}": timed(
+        opened = clone / "examples" / "field_Chimap.html"
+        steps = {
+            f"git clone {ROOT.name} && cd {ROOT.name}": lambda: timed(
                 "git", "clone", "--quiet", str(ROOT), str(clone), cwd=folder
             ),
-            line.strip(): timed("bash", "-euo", "pipefail", "-c", line, cwd=clone),
-            "(the page opened)": look(clone / "examples" / "field_Chimap.html", Path(folder), args.picture),
+            line.strip(): lambda: timed("bash", "-euo", "pipefail", "-c", line, cwd=clone),
+            "(the page opened)": lambda: look(opened, Path(folder), args.picture),
         }
-    print("   all     CPU")
-    for command, (seconds, cpu) in times.items():
-        print(f"{seconds:6.1f} s{cpu:6.1f} s  {command}")
-    seconds, cpu = (sum(part) for part in zip(*times.values()))
+        print("   all     CPU")
+        times = []
+        for command, step in steps.items():
+            times.append(step())
+            print("{:6.1f} s{:6.1f} s".format(*times[-1]), command, sep="  ", flush=True)
+    seconds, cpu = (sum(part) for part in zip(*times))
     print(
         f"{seconds:6.1f} s{cpu:6.1f} s  in all (bar 180), {len(times)} commands (bar 3), load {os.getloadavg()[1]:.1f}"
     )
