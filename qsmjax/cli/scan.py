@@ -30,7 +30,7 @@ class Scan:
     Attributes:
       field_map: in ppm, on its grid.
       volume: the field's file, whose geometry the output takes.
-      b0_source: what said where B0 points: "--b0-dir", "params" or "affine".
+      b0_source: what said where B0 points: "--b0-dir", "params", "affine", or "assumption" where none did.
       b0: field strength [T], where known.
       te: echo times [s], where known.
       notes: what was done to the input that a user should know.
@@ -99,13 +99,13 @@ def single_volume(volume: NiftiVolume) -> np.ndarray:
 def grid_of(
     args: argparse.Namespace, volume: NiftiVolume, parameters: ScanParameters
 ) -> tuple[Geometry, str, list[str]]:
-    """Return the grid, what said where B0 points (flag, params, affine, in this order), and notes."""
+    """Return the grid, what said where B0 points (flag, params, affine, in this order, or none), and notes."""
     notes = []
     source = "--b0-dir" if args.b0_dir else "params" if parameters.b0_dir else "affine"
     b0_dir = args.b0_dir or parameters.b0_dir
     if source == "affine" and not volume.oriented:
         notes.append("the header says nothing of orientation: B0 is taken along the third voxel axis (else --b0-dir)")
-        b0_dir = (0, 0, 1)
+        source, b0_dir = "assumption", (0, 0, 1)
     grid = geometry_from_affine(volume.affine, volume.shape[:3], b0_dir=b0_dir)
     if parameters.voxel_size is not None:
         if not np.allclose(parameters.voxel_size, grid.voxel_size, rtol=0.02):
