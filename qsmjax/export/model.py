@@ -24,8 +24,9 @@ LARGEST = 2048
 """Voxels along an axis of the largest frame."""
 GRID = ("x", "y", "z")
 ABOUT = """Quantitative susceptibility mapping by qsmjax: local field [ppm of B0] to susceptibility [ppm].
-field, mask (not zero inside), noise (standard deviation of the field [ppm]; zeros where it is not known): x y z in
-NIfTI's order, paramagnetic is positive. voxel_size: edges [mm]. b0_dir: direction of B0 in voxel axes, of any length.
+field, mask (not zero inside), noise (standard deviation of the field [ppm]), magnitude (of any scale), the last two
+zeros where they are not known: x y z in NIfTI's order, paramagnetic is positive. voxel_size: edges [mm]. b0_dir:
+direction of B0 in voxel axes, of any length.
 chi: the map. std: its standard deviation. start: the map of total variation that the network began with. All [ppm]."""
 
 
@@ -38,17 +39,17 @@ def learned_model(network: Correction, variables: Mapping[str, Any], card: Mappi
       card: of its weights; "calibration" is what the predicted standard deviations are multiplied by.
 
     Returns:
-      The ONNX model: field, mask, noise (x, y, z), voxel_size, b0_dir (3) -> chi, std, start (x, y, z).
+      The ONNX model: field, mask, noise, magnitude (x, y, z), voxel_size, b0_dir (3) -> chi, std, start (x, y, z).
     """
     graph = Graph()
-    field, mask, noise = (graph.input(name, GRID) for name in ("field", "mask", "noise"))
+    field, mask, noise, magnitude = (graph.input(name, GRID) for name in ("field", "mask", "noise", "magnitude"))
     size, b0_dir = graph.input("voxel_size", (3,)), graph.input("b0_dir", (3,))
     b0_dir = _unit(graph, b0_dir)
     shape = graph.node("Shape", field, kind=INT)
     inside = graph.node("Not", graph.node("Equal", mask, 0.0, kind=BOOL))
     low, high = _box(graph, graph.cast(inside, FLOAT))
     # what is no number outside the mask must not get in
-    known = [graph.where(inside, part, 0.0) for part in (field, graph.constant(1, FLOAT), noise)]
+    known = [graph.where(inside, part, 0.0) for part in (field, graph.constant(1, FLOAT), noise, magnitude)]
     boxed = [graph.cut(part, low, high, range(3)) for part in known]
     extent = high - low
     full = _frame_size(graph, extent)

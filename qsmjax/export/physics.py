@@ -1,6 +1,6 @@
 """The start and the look of the learned inversion as a graph: `models.unrolled`, with its constants, step for step.
 
-Noise of zero everywhere is noise that is not known: it is read off the field. Masks are volumes of zero and one.
+Noise or magnitude of zero everywhere is one that is not known. Masks are volumes of zero and one.
 """
 
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from qsmjax.models.unrolled import (
     ITERATIONS,
     REFINEMENTS,
     REWEIGHTED,
+    STRUCTURE,
     TRUST_REGION,
     UNIT,
 )
@@ -42,6 +43,7 @@ class Scan(NamedTuple):
       mask: zero or one.
       trust: data weights.
       level: standard deviation of the noise [ppm].
+      structure: weights of the three differences, by the signal's edges.
     """
 
     frame: Frame
@@ -50,31 +52,40 @@ class Scan(NamedTuple):
     mask: Value
     trust: Value
     level: Value
+    structure: tuple[Value, ...]
 
 
-def scan(frame: Frame, field: Value, mask: Value, noise: Value) -> Scan:
-    """Weigh a field by its noise, where that is known: `inversion.measured`."""
+def scan(frame: Frame, field: Value, mask: Value, noise: Value, magnitude: Value) -> Scan:
+    """Weigh a field by its noise or magnitude, where one is known: `inversion.measured`."""
     graph, kernel = frame.graph, dipole(frame)
     known = graph.node("Greater", noise * mask, 0.0, kind=BOOL)
+    told = graph.node("Greater", graph.total(noise * mask), 0.0, kind=BOOL)
+    seen = graph.node("Greater", graph.total(magnitude * mask), 0.0, kind=BOOL)
     trust = graph.where(known, 1 / graph.where(known, noise, 1.0), 0.0)
-    mean = graph.total(trust) / graph.total(mask)
-    told = graph.node("Greater", mean, 0.0, kind=BOOL)
-    mean = graph.where(told, mean, 1.0)
-    trust = graph.where(told, graph.node("Min", trust / mean, LARGEST_WEIGHT), mask)
+    trust = graph.where(told, trust, graph.node("Max", magnitude * mask, 0.0))
+    either = graph.node("Or", told, seen)
+    mean = graph.where(either, graph.total(trust) / graph.total(mask), 1.0)
+    trust = graph.where(either, graph.node("Min", trust / mean, LARGEST_WEIGHT), mask)
     level = graph.where(told, 1 / mean, _noise_level(frame, kernel, field * mask, mask))
-    return Scan(frame, kernel, field * mask, mask, trust, level)
+    # the magnitude shows the edges where the noise is the same everywhere
+    most = graph.node("ReduceMax", noise * mask, keepdims=1)
+    least = graph.node("ReduceMin", noise + (1 - mask) * most, keepdims=1)
+    flat = graph.node("Not", graph.node("Greater", most, 1.001 * least, kind=BOOL))
+    signal = graph.where(told, 1 / graph.node("Max", noise, 1e-9), magnitude)
+    signal = graph.where(graph.node("And", flat, seen), magnitude, signal)
+    largest = graph.node("ReduceMax", signal * mask, keepdims=1)
+    signal = graph.node("Log", graph.node("Max", graph.node("Max", signal, largest * 1e-6), 1e-30))
+    signal = (signal - graph.total(signal * mask) / graph.total(mask)) * mask
+    structure = tuple(graph.where(either, part, 1.0) for part in _spared(frame, signal, mask, STRUCTURE))
+    return Scan(frame, kernel, field * mask, mask, trust, level, structure)
 
 
 def start(scan: Scan) -> tuple[Value, Value]:
-    """Invert by total variation, with even weights and with the edges of that one spared [ppm]."""
-    frame, graph = scan.frame, scan.frame.graph
-    weight = _weight(scan)
-    zero = scan.field * 0.0
-    plain = _minimise_variation(scan, ITERATIONS, weight, None, [zero] * 6)
-    steep = [graph.node("Abs", _step(graph, plain[0], axis)) / frame.voxel_size[axis] for axis in range(3)]
-    inside = graph.total((steep[0] + steep[1] + steep[2]) * scan.mask) / graph.total(scan.mask)
-    level = inside * (EDGE / 3)
-    edges = tuple(level / (part + level + 1e-12) for part in steep)
+    """Invert by total variation that spares the signal's edges, and then those of the map too [ppm]."""
+    weight, zero = _weight(scan), scan.field * 0.0
+    plain = _minimise_variation(scan, ITERATIONS, weight, scan.structure, [zero] * 6)
+    found = _spared(scan.frame, plain[0], scan.mask, EDGE)
+    edges = tuple(before * now for before, now in zip(scan.structure, found))
     sharp = _minimise_variation(scan, REWEIGHTED, weight * BOOST, edges, plain)
     return plain[0] * scan.mask, sharp[0] * scan.mask
 
@@ -122,6 +133,15 @@ def _noise_level(frame: Frame, kernel: Value, field: Value, mask: Value) -> Valu
     return graph.repeat(BISECTIONS, halve, [largest * 0.0, largest])[1] / (0.6745 * gain)
 
 
+def _spared(frame: Frame, volume: Value, mask: Value, level: float) -> tuple[Value, ...]:
+    """Weigh each difference by how flat the volume is there, over its mean slope."""
+    graph = frame.graph
+    steep = [graph.node("Abs", _step(graph, volume, axis)) / frame.voxel_size[axis] for axis in range(3)]
+    mean = graph.total((steep[0] + steep[1] + steep[2]) * mask) / graph.total(mask)
+    half = mean * (level / 3) + 1e-12
+    return tuple(half / (part + half) for part in steep)
+
+
 def _weight(scan: Scan) -> Value:
     """Return the weight that the noise asks for: `inversion.weighting.auto_weight`."""
     frame, graph, level = scan.frame, scan.frame.graph, scan.level
@@ -134,13 +154,14 @@ def _weight(scan: Scan) -> Value:
     return level * BALANCE * graph.node("Sqrt", ratio * mean_over_spectrum(frame, dual))
 
 
-def _minimise_variation(scan: Scan, count: int, weight: Value, edges: tuple | None, state: list[Value]) -> list[Value]:
+def _minimise_variation(scan: Scan, count: int, weight: Value, edges: tuple, state: list[Value]) -> list[Value]:
     """Iterate `inversion.variation` on the map, the data split, three of the gradient and the support's."""
     frame, graph, size, mask = scan.frame, scan.frame.graph, scan.frame.voxel_size, scan.mask
     mean = graph.total(scan.field * scan.field) / graph.total(mask)
     clip = graph.node("Max", graph.node("Sqrt", mean), 1e-12)
     penalty = weight / clip
-    clips = [clip] * 3 if edges is None else [clip * edge for edge in edges]
+    even = graph.total((edges[0] + edges[1] + edges[2]) * mask) / graph.total(mask) / 3
+    clips = [clip * edge / even for edge in edges]
     squared = scan.trust * scan.trust
     pull = squared / (squared + DATA_PENALTY)
     kernel = doubled(frame, scan.kernel)

@@ -29,6 +29,7 @@ DEEP = {"name": "correction", "width": [4, 6, 8, 10], "blocks": 2}
 NOISE = 1e-3
 BALL = (40, 36, 30), (15, 14, 12)
 """Shape and radii: those of the inversion's own test, for whose frame it is compiled already."""
+OTHER = (31, 44, 37), (12, 19, 15)
 
 
 def session(model):
@@ -47,27 +48,29 @@ def drawn(config, seed):
     return jax.tree.map(draw, shape)["params"]
 
 
-def ball(shape, radii, noise):
-    """A cube in a ball off the grid's middle, oblique, with noise."""
+def ball(shape, radii, *known):
+    """A cube in a ball off the grid's middle, oblique, with noise that rises along x, and a magnitude with edges."""
     grid = geometry(shape, VOXEL_SIZE, B0_DIR)
     at = np.stack(np.meshgrid(*[np.arange(n) - (n - 3) / 2 for n in shape], indexing="ij"))
     mask = np.linalg.norm(at / np.reshape(radii, (3, 1, 1, 1)), axis=0) < 1
     chi = np.where((np.abs(at) < 4).all(axis=0), 0.12, -0.02) * mask
-    field = np.asarray(forward_field(chi, grid)) + NOISE * RNG.normal(size=shape)
-    return field_map(field, mask, grid, noise=noise)
+    told = {"noise": NOISE * (1 + 0.02 * at[0]), "magnitude": 1 + 0.5 * (at[1] > 2)}
+    field = np.asarray(forward_field(chi, grid)) + told["noise"] * RNG.normal(size=shape)
+    return field_map(field, mask, grid, **{name: told[name] for name in known})
 
 
 def run(model, scan):
     """Run a model on a field map, with what is no number outside the mask."""
     mask = np.asarray(scan.mask)
-    noise = np.zeros(mask.shape, np.float32) if scan.noise is None else np.asarray(scan.noise)
     given = {
         "field": np.where(mask, scan.field, np.float32(np.nan)),
         "mask": 2 * mask.astype(np.float32),
-        "noise": noise,
         "voxel_size": VOXEL_SIZE,
         "b0_dir": 3 * B0_DIR,
     }
+    for name in ("noise", "magnitude"):
+        part = getattr(scan, name)
+        given[name] = np.zeros(mask.shape, np.float32) if part is None else np.asarray(part)
     return dict(zip(("chi", "std", "start"), session(model).run(["chi", "std", "start"], given)))
 
 
@@ -102,19 +105,21 @@ def test_the_network_is_the_same_on_any_shape(config):
 def test_the_chain_is_the_same_with_stages_of_any_depth():
     variables = {f"stage_{i}": drawn(DEEP, i) for i in range(2)}
     card = {"calibration": 0.7}
-    scan = ball(*BALL, NOISE)
+    scan = ball(*BALL, "noise")
     made = run(learned_model(build(DEEP), variables, card), scan)
     assert_same(made, learned_inversion(build(DEEP), variables, card)(scan), np.asarray(scan.mask))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("shape", "radii", "noise"), [(*BALL, NOISE), ((31, 44, 37), (12, 19, 15), None)], ids=["noise", "no noise"]
+    ("size", "known"),
+    [(BALL, ["noise"]), (BALL, ["noise", "magnitude"]), (OTHER, ["magnitude"]), (OTHER, [])],
+    ids=["noise", "both", "magnitude", "neither"],
 )
-def test_what_the_command_writes_is_what_is_shipped(shape, radii, noise, tmp_path):
+def test_what_the_command_writes_is_what_is_shipped(size, known, tmp_path):
     file = str(tmp_path / "learned.onnx")
     assert main(["export", file, "--quiet"]) == 0
-    scan = ball(shape, radii, noise)
+    scan = ball(*size, *known)
     _, network, variables, card = read_network(FOLDER / "learned.safetensors")
     assert_same(run(file, scan), learned_inversion(network, variables, card)(scan), np.asarray(scan.mask))
 
