@@ -1,4 +1,4 @@
-"""Every path through a Fourier transform, and the same in NumPy's float64: for tests and `benchmarks/numbers.py`."""
+"""Every path through a Fourier transform, and the same in NumPy's float64: for tests and `benchmarks/rounding.py`."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

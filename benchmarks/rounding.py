@@ -1,7 +1,7 @@
 """What rounding, tiling and a second process change of a result.
 
-    python benchmarks/numbers.py                   all of it, some minutes
-    python benchmarks/numbers.py --only fft bf16 seam processes
+    python benchmarks/rounding.py                   all of it, some minutes
+    python benchmarks/rounding.py --only fft bf16 seam processes
 
 fft        every path through a Fourier transform against NumPy's float64: largest difference over largest value
 bf16       networks in bf16 against float32 [ppm]
