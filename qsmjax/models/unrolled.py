@@ -64,11 +64,10 @@ def start(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, m
     """
     field, trust, _, weight = measured(field, mask, geometry, noise, magnitude)
     term = data_terms.linear(field, trust)
-    signal = magnitude if noise is None or jnp.ndim(noise) < 3 else 1 / jnp.maximum(noise, 1e-9)
     structure = jnp.ones((3, *field.shape))
+    signal = _signal(mask, noise, magnitude)
     if signal is not None:
-        signal = jnp.where(mask, jnp.log(jnp.maximum(signal, 1e-6 * jnp.max(signal))), 0)
-        structure = _spared(jnp.where(mask, signal - masked_mean(signal, mask), 0), mask, geometry, STRUCTURE)
+        structure = _spared(signal, mask, geometry, STRUCTURE)
 
     def minimise(weight, edges, iterations, begun=None):
         x, y, z = edges / masked_mean(edges.mean(0), mask)
@@ -88,6 +87,18 @@ def start(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, m
     found = structure * _spared(plain.chi, mask, geometry, EDGE)
     sharp = minimise(BOOST * jnp.asarray(weight), found, REWEIGHTED, plain)
     return Start(jnp.where(mask, plain.chi, 0), jnp.where(mask, sharp.chi, 0))
+
+
+def _signal(mask: Mask, noise: Volume | None, magnitude: Volume | None) -> Volume | None:
+    """Return the signal's logarithm less its mean: of one over the noise, or the magnitude if that is flat."""
+    if noise is None and magnitude is None:
+        return None
+    signal = jnp.asarray(magnitude) if noise is None else 1 / jnp.maximum(noise, 1e-9)
+    if noise is not None and magnitude is not None:
+        largest, least = jnp.max(jnp.where(mask, noise, 0)), jnp.min(jnp.where(mask, noise, jnp.inf))
+        signal = jnp.where(largest > 1.001 * least, signal, magnitude)
+    logarithm = jnp.log(jnp.maximum(signal, 1e-6 * jnp.max(jnp.where(mask, signal, 0))))
+    return jnp.where(mask, logarithm - masked_mean(logarithm, mask), 0)
 
 
 def _spared(volume: Volume, mask: Mask, geometry: Geometry, level: float) -> Float[Array, "3 x y z"]:
