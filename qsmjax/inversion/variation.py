@@ -88,7 +88,7 @@ def minimise_variation(
       tolerance: relative change of chi at which to stop, or None.
       report: called after every iteration.
       data_penalty: of the data split.
-      edges: weights of the three differences, between 0 (an edge is free) and 1.
+      edges: weights of the three differences; 0 where an edge is free.
       dipole: chi to field in k-space, where it is not the plain dipole.
       start: the splits of an earlier call; by default a map of zeros.
 

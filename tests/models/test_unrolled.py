@@ -30,8 +30,8 @@ def test_sparing_the_edges_found_brings_the_map_nearer_to_the_truth():
 def test_edges_of_the_signal_are_spared_and_a_flat_one_says_nothing():
     error = lambda chi: float(jnp.linalg.norm(chi - CHI) / jnp.linalg.norm(CHI))
     begin = jax.jit(unrolled.start)
-    signal, noise = jnp.asarray(1 + 3 * (CHI > 0), jnp.float32), 10 * NOISE
-    field = jnp.where(MASK, CLEAN + 10 * (FIELD - CLEAN), 0)
+    signal, noise = jnp.asarray(1 + 3 * (CHI > 0), jnp.float32), 40 * NOISE
+    field = jnp.where(MASK, CLEAN + 40 * (FIELD - CLEAN), 0)
     flat, told = begin(field, MASK, GRID, noise, None), begin(field, MASK, GRID, noise, signal)
     assert error(told.plain) < 0.8 * error(flat.plain)
     np.testing.assert_allclose(begin(field, MASK, GRID, noise, jnp.ones(SHAPE)).plain, flat.plain, atol=1e-6)
