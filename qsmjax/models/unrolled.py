@@ -35,6 +35,8 @@ ITERATIONS, REWEIGHTED = 40, 20
 """Iterations of the start with even weights, and with weights that spare the edges found."""
 STRUCTURE, EDGE = 0.75, 2.5
 """Slope at which an edge's weight is half, over the mean slope: of the signal's logarithm, and of the map found."""
+FLAT = 1e-3
+"""Slope of the signal's logarithm that is none [1/mm]: rounding must not make edges of a flat noise map."""
 BOOST = 1.15
 """Factor on the weight once the map's own edges are spared (all three chosen on heads 11 and 12: docs/learned.md)."""
 REFINEMENTS, TRUST_REGION = 5, 0.02
@@ -67,7 +69,7 @@ def start(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, m
     structure = jnp.ones((3, *field.shape))
     signal = _signal(mask, noise, magnitude)
     if signal is not None:
-        structure = _spared(signal, mask, geometry, STRUCTURE)
+        structure = _spared(signal, mask, geometry, STRUCTURE, FLAT)
 
     def minimise(weight, edges, iterations, begun=None):
         x, y, z = edges / masked_mean(edges.mean(0), mask)
@@ -84,7 +86,7 @@ def start(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, m
         ).state
 
     plain = minimise(jnp.asarray(weight), structure, ITERATIONS)
-    found = structure * _spared(plain.chi, mask, geometry, EDGE)
+    found = structure * _spared(plain.chi, mask, geometry, EDGE, 1e-9)
     sharp = minimise(BOOST * jnp.asarray(weight), found, REWEIGHTED, plain)
     return Start(jnp.where(mask, plain.chi, 0), jnp.where(mask, sharp.chi, 0))
 
@@ -101,10 +103,10 @@ def _signal(mask: Mask, noise: Volume | None, magnitude: Volume | None) -> Volum
     return jnp.where(mask, logarithm - masked_mean(logarithm, mask), 0)
 
 
-def _spared(volume: Volume, mask: Mask, geometry: Geometry, level: float) -> Float[Array, "3 x y z"]:
-    """Weigh each difference by how flat the volume is there, over its mean slope."""
+def _spared(volume: Volume, mask: Mask, geometry: Geometry, level: float, least: float) -> Float[Array, "3 x y z"]:
+    """Weigh each difference by how flat the volume is there, over its mean slope; slopes below the least are none."""
     steep = jnp.stack([jnp.abs(difference(volume, axis)) / geometry.voxel_size[axis] for axis in range(3)])
-    half = level * masked_mean(steep.mean(0), mask) + 1e-12
+    half = level * masked_mean(steep.mean(0), mask) + least
     return half / (steep + half)
 
 
