@@ -36,7 +36,7 @@ from qsmjax.pipeline import reference
 from qsmjax.registration.field import bring_field
 from qsmjax.registration.flirt import from_flirt, read_flirt, to_flirt, write_flirt
 from qsmjax.registration.resample import resample
-from qsmjax.registration.rigid import register_rigid
+from qsmjax.registration.rigid import even_out, register_rigid
 from qsmjax.report.figures import three_plane
 
 KINDS = {"localfield": "localfield", "totalfield": "totalfield", "phase": "phase", "kspace": "kspace"}
@@ -237,13 +237,14 @@ def _transform(folder: Path, scan: Scan, first: Orientation | None, register: bo
         return from_flirt(read_flirt(matrix), moving.volume.affine, shapes[0], fixed.volume.affine, shapes[1]), None
     if not register:
         return np.eye(4), None
-    images = [s.field_map.magnitude for s in (moving, fixed)]
-    if images[0] is None or images[1] is None:
+    theirs, ours = moving.field_map.magnitude, fixed.field_map.magnitude
+    if theirs is None or ours is None:
         raise UserError(
             f"orientation {folder.name} must have a magnitude to be registered by, got none here or in {first.name}: "
             "add magnitude.nii.gz, or to_reference.mat, or say --no-register"
         )
-    found = register_rigid(images[0], images[1], moving.volume.affine, fixed.volume.affine)
+    theirs, ours = (even_out(m, s.field_map.geometry.voxel_size) for m, s in ((theirs, moving), (ours, fixed)))
+    found = register_rigid(theirs, ours, moving.volume.affine, fixed.volume.affine)
     return found.transform, found.correlation
 
 

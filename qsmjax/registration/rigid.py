@@ -20,7 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from qsmjax.numerics.arrays import VectorLike, as_mask, as_vector, as_volume
+from qsmjax.numerics.arrays import VectorLike, Volume, as_mask, as_vector, as_volume
 from qsmjax.numerics.smooth import gaussian_smooth
 from qsmjax.registration.resample import check_matrix, inside_volume, interpolate, move
 
@@ -259,3 +259,24 @@ def _one_volume(name: str, volume: ArrayLike) -> Array:
     if array.ndim != 3:
         raise ValueError(f"{name} must have the axes x y z, got shape {array.shape}")
     return array
+
+
+def even_out(volume: ArrayLike, voxel_size: VectorLike, *, scale: float = 5.0) -> Volume:
+    """Divide a magnitude by its mean around each voxel.
+
+    The coils' shading stays in the scanner while the head turns: registered as it is, it draws the head after it.
+
+        volume / (S + 0.1 max S),    S = mean of the volume where it is above zero, weighted by a Gaussian
+
+    Args:
+      volume: magnitude, x y z.
+      voxel_size: edges of a voxel [mm].
+      scale: standard deviation of the Gaussian [mm].
+    """
+    image = _one_volume("volume", volume)
+    width = scale / as_vector("voxel_size", voxel_size)
+    inside = (image > 0).astype(jnp.float32)
+    around = gaussian_smooth(image, width) / jnp.maximum(gaussian_smooth(inside, width), 1e-3)
+    # the part of the largest keeps the air's noise from being as bright as tissue
+    limit = around + 0.1 * jnp.max(around)
+    return jnp.where((image > 0) & (limit > 0), image / jnp.where(limit > 0, limit, 1), 0)

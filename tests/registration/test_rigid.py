@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qsmjax.registration.rigid import Motion, Points, correlate, register_rigid, rotation_matrix
+from qsmjax.registration.rigid import Motion, Points, correlate, even_out, register_rigid, rotation_matrix
 
 RNG = np.random.default_rng(0)
 BLOBS = [(RNG.uniform(-0.6, 0.6, 3) * (62, 78, 58), RNG.uniform(8, 16), RNG.uniform(-0.5, 0.6)) for _ in range(25)]
@@ -120,3 +120,11 @@ def test_volumes_that_do_not_overlap_are_refused():
         register_rigid(np.ones((2, 8, 8, 8)), np.ones((8, 8, 8)), FIXED, FIXED)
     with pytest.raises(ValueError, match="fixed_affine must be 4x4"):
         register_rigid(np.ones((8, 8, 8)), np.ones((8, 8, 8)), FIXED, np.eye(3))
+
+
+def test_evening_out_divides_by_the_neighbourhood_and_leaves_nothing_where_nothing_was():
+    image = np.zeros((16, 16, 16))
+    image[3:13, 3:13, 3:13] = 5.0
+    even = np.asarray(even_out(image, (2.0, 2.0, 2.0)))
+    np.testing.assert_allclose(even[image > 0], 1 / 1.1, rtol=1e-3)
+    assert not even[image == 0].any() and np.isfinite(np.asarray(even_out(0 * image, (2.0, 2.0, 2.0)))).all()
