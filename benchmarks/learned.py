@@ -1,7 +1,7 @@
-"""Hold the learned inversion against total variation: at its default, and with its weight tuned on the truth.
+"""Hold the learned inversion against TV and MEDI: at their defaults, and with the weight tuned on the truth.
 
     python benchmarks/learned.py LABELS_DIR --cache CACHE [--weights FILE] [--cases axial oblique 1x1x2 7T]
-                                 [--numbers 11 12] [--noise 1 4] [--voxel 1.0] [--vsharp]
+                                 [--numbers 11 12] [--noise 1 4] [--voxel 1.0] [--vsharp] [--alone]
 
 The heads are those of `benchmarks/heads.py`, kept in CACHE; networks are never trained on heads 11 to 14. A line a
 method says NRMSE, xSIM, HFEN, deep grey's NRMSE, the calcification's error of moment and its streak, as QSM-CI defines
@@ -13,6 +13,7 @@ air, bone and neck out of the total field by V-SHARP first, and judges on the ma
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from qsmjax.background import v_sharp
 from qsmjax.evaluation.metrics import nrmse
 from qsmjax.inference.network import load_network
 from qsmjax.inference.shipped import FOLDER
-from qsmjax.inversion import tv
+from qsmjax.inversion import medi, tv
 from qsmjax.inversion.solution import Solution
 from qsmjax.physics.field_map import FieldMap
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0])
     parser.add_argument("--voxel", type=float, default=1.0)
     parser.add_argument("--vsharp", action="store_true")
+    parser.add_argument("--alone", action="store_true", help="the network alone")
     args = parser.parse_args()
     network = load_network(args.weights)
     for name in args.cases:
@@ -53,23 +55,24 @@ def main() -> None:
                 mask = np.asarray(scan.mask)
                 head = dataclasses.replace(head, arrays=head.arrays | {"mask": mask, "chi": head.chi * mask})
             print(f"\n{name}{', V-SHARP' if args.vsharp else ''}, {head.mask.shape}, noise x{level:g}\n{HEADER}")
-            default, best = tuned_tv(scan, head)
-            print_line("tv", default, head)
-            print_line("tv, tuned", best, head)
+            for method in () if args.alone else (tv, medi):
+                default, best = tuned(method, scan, head)
+                print_line(method.__name__, default, head)
+                print_line(f"{method.__name__}, tuned", best, head)
             solution, seconds, _ = measured(lambda scan=scan: network.invert(scan), warm=True)
             print_line("learned", solution, head, seconds)
             print(coverage(solution, head), flush=True)
 
 
-def tuned_tv(scan: FieldMap, head: KeptHead) -> tuple[Solution, Solution]:
-    """Return total variation at its own weight, and at the weight that the truth likes best."""
-    default = tv(scan)
+def tuned(method: Callable[..., Solution], scan: FieldMap, head: KeptHead) -> tuple[Solution, Solution]:
+    """Return an inversion at its own weight, and at the weight that the truth likes best."""
+    default = method(scan)
     start = float(default.weight)
     error = lambda solution: float(nrmse(solution.chi, head.chi, head.mask))
     found = {1.0: default}
 
     def at(multiple: float) -> float:
-        found[multiple] = tv(scan, weight=start * multiple)
+        found[multiple] = method(scan, weight=start * multiple)
         return error(found[multiple])
 
     tried = walk(at, error(default))
