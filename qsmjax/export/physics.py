@@ -24,6 +24,7 @@ from qsmjax.models.unrolled import (
     BOOST,
     CONE,
     EDGE,
+    FLAT,
     ITERATIONS,
     REFINEMENTS,
     REWEIGHTED,
@@ -76,7 +77,7 @@ def scan(frame: Frame, field: Value, mask: Value, noise: Value, magnitude: Value
     largest = graph.node("ReduceMax", signal * mask, keepdims=1)
     signal = graph.node("Log", graph.node("Max", graph.node("Max", signal, largest * 1e-6), 1e-30))
     signal = (signal - graph.total(signal * mask) / graph.total(mask)) * mask
-    structure = tuple(graph.where(either, part, 1.0) for part in _spared(frame, signal, mask, STRUCTURE))
+    structure = tuple(graph.where(either, part, 1.0) for part in _spared(frame, signal, mask, STRUCTURE, FLAT))
     return Scan(frame, kernel, field * mask, mask, trust, level, structure)
 
 
@@ -84,7 +85,7 @@ def start(scan: Scan) -> tuple[Value, Value]:
     """Invert by total variation that spares the signal's edges, and then those of the map too [ppm]."""
     weight, zero = _weight(scan), scan.field * 0.0
     plain = _minimise_variation(scan, ITERATIONS, weight, scan.structure, [zero] * 6)
-    found = _spared(scan.frame, plain[0], scan.mask, EDGE)
+    found = _spared(scan.frame, plain[0], scan.mask, EDGE, 1e-9)
     edges = tuple(before * now for before, now in zip(scan.structure, found))
     sharp = _minimise_variation(scan, REWEIGHTED, weight * BOOST, edges, plain)
     return plain[0] * scan.mask, sharp[0] * scan.mask
@@ -133,12 +134,12 @@ def _noise_level(frame: Frame, kernel: Value, field: Value, mask: Value) -> Valu
     return graph.repeat(BISECTIONS, halve, [largest * 0.0, largest])[1] / (0.6745 * gain)
 
 
-def _spared(frame: Frame, volume: Value, mask: Value, level: float) -> tuple[Value, ...]:
-    """Weigh each difference by how flat the volume is there, over its mean slope."""
+def _spared(frame: Frame, volume: Value, mask: Value, level: float, least: float) -> tuple[Value, ...]:
+    """Weigh each difference by how flat the volume is there, over its mean slope; below the least there is none."""
     graph = frame.graph
     steep = [graph.node("Abs", _step(graph, volume, axis)) / frame.voxel_size[axis] for axis in range(3)]
     mean = graph.total((steep[0] + steep[1] + steep[2]) * mask) / graph.total(mask)
-    half = mean * (level / 3) + 1e-12
+    half = mean * (level / 3) + least
     return tuple(half / (part + half) for part in steep)
 
 
