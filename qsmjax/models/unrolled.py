@@ -31,6 +31,10 @@ UNIT = 0.05
 """Susceptibility that the network counts as one [ppm]."""
 FEATURES = 8
 ABOUT = 10
+OFFSET = 4.0
+"""Added to the noise's logarithm within the mask."""
+SIZES = (0.5, 0.035, 0.05, 0.2, 0.015, 0.36, 0.1, 0.3)
+"""Typical sizes of the volumes (medians of their deviations over the training scans)."""
 ITERATIONS, REWEIGHTED = 40, 20
 """Iterations of the start with even weights, and with weights that spare the edges found."""
 STRUCTURE, EDGE = 0.75, 2.5
@@ -140,7 +144,7 @@ def look(
         jnp.where(mask, jnp.log(local / 1e-3), 0),
     )
     # the mask needs no volume of its own: the noise's logarithm is shifted off zero inside it
-    return jnp.stack([*volumes[:-1], volumes[-1] + 4.0 * mask], -1)
+    return jnp.stack([*volumes[:-1], volumes[-1] + OFFSET * mask], -1)
 
 
 def corrected(features: Float[Array, "x y z f"], change: Volume) -> Start:
@@ -200,7 +204,7 @@ class Correction(nn.Module):
           [log ppm].
         """
         chi = UNIT * jnp.sinh(features[..., 0])
-        maps = Conv3d(self.width[0], 3, self.dtype)(space_to_depth(features.astype(self.dtype)))
+        maps = Conv3d(self.width[0], 3, self.dtype)(space_to_depth(levelled(features).astype(self.dtype)))
         kept = []
         for level, width in enumerate(self.width):
             if level:
@@ -238,6 +242,17 @@ def correct(
     made: Any = network.apply({"params": params}, features[None], numbers[None])
     change, spread = made
     return change[0], spread[0]
+
+
+def levelled(features: Float[Array, "n x y z f"]) -> Float[Array, "n x y z d"]:
+    """Bring what was looked at to the same size, the rare strong value nearer; the mask becomes a volume of its own.
+
+    A step towards the data is a hundredth of the noise's logarithm, and is what a correction is made of.
+    """
+    inside = (features[..., -1:] > 0).astype(features.dtype)
+    noise = features[..., -1:] - OFFSET * inside
+    parts = jnp.concatenate([features[..., :-1], noise], -1) / jnp.asarray(SIZES, features.dtype)
+    return jnp.concatenate([jnp.arcsinh(parts), inside], -1)
 
 
 class _Zero(nn.Module):
