@@ -5,7 +5,7 @@
 
 fft        every path through a Fourier transform against NumPy's float64: largest difference over largest value
 bf16       networks in bf16 against float32 [ppm]
-seam       the shipped network in tiles of 32 against the whole volume, by the halo [ppm]
+seam       the shipped network in tiles of 24 against the whole volume, by the halo [ppm]
 processes  whether `infer` gives the same bits in two processes
 """
 
@@ -34,9 +34,9 @@ from qsmjax.physics.field_map import FieldMap, field_map
 from qsmjax.physics.geometry import geometry
 from qsmjax.simulate.procedural import random_chi
 
-SHAPES = [(64, 64, 64), (63, 45, 51)]
-HALOS = (0, 8, 16, 24, 32)
-HEAD = (80, 88, 72)
+SHAPES = [(48, 48, 48), (45, 51, 33)]
+HALOS = (0, 8, 16, 24)
+HEAD = (48, 56, 48)
 
 
 def fft() -> None:
@@ -85,7 +85,7 @@ def seam() -> None:
     whole = INVERSIONS["learned"](local)
     inside = np.asarray(local.mask)
     for halo in HALOS:
-        tiled = INVERSIONS["learned"](local, tile=32, halo=halo)
+        tiled = INVERSIONS["learned"](local, tile=24, halo=halo)
         print(f"halo {halo:2}: {spread(np.asarray(tiled.chi - whole.chi)[inside])}", flush=True)
 
 
