@@ -6,6 +6,7 @@ import pytest
 
 from qsmjax.cli.main import main
 from qsmjax.cli.simulate import read_head
+from qsmjax.io.kspace import load_kspace
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.io.sidecar import load_json
 from qsmjax.physics.geometry import geometry_from_affine
@@ -40,8 +41,14 @@ def test_both_layouts_are_written_with_the_grid_in_their_affines(labels, tmp_pat
         "--lesions",
         "none",
         "--no-background",
+        "--coils",
+        "3",
     ]
     assert main(["simulate", str(tmp_path), "--labels", str(labels), *options]) == 0
+    coils = tmp_path / "kspace" / "sub-heada" / "orient1"
+    mask = load_volume(coils / "mask.nii.gz")
+    assert load_kspace(coils / "kspace.npy").shape == (2, 3, *mask.data.shape)
+    np.testing.assert_allclose(load_json(coils / "params.json")["affine"], mask.affine, atol=1e-5)
     folder = tmp_path / "qsm-ci" / "sub-heada_orient1"
     params = load_json(folder / "params.json")
     field = load_volume(folder / "inputs" / "localfield.nii.gz")
