@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qsmjax.export.graph import Graph, Value
-from qsmjax.models.unrolled import ABOUT, FEATURES, UNIT, Correction
+from qsmjax.export.graph import BOOL, FLOAT, Graph, Value
+from qsmjax.models.unrolled import ABOUT, FEATURES, OFFSET, SIZES, UNIT, Correction
 
 EPSILON = 1e-6
 """In the normalisation, as Flax has it."""
@@ -57,7 +57,7 @@ def correction(
     """
     layers = Layers(network, params)
     chi = UNIT * graph.node("Sinh", graph.cut(features, [0], [1], [1]))
-    maps, kept = _folded(graph, layers.next("Conv3d"), features), []
+    maps, kept = _folded(graph, layers.next("Conv3d"), _levelled(graph, features)), []
     for level, _ in enumerate(network.width):
         if level:
             maps = _folded(graph, layers.next("Conv3d"), maps)
@@ -73,6 +73,16 @@ def correction(
     far = chi / (4 * UNIT)
     scale = 0.2 * UNIT * graph.node("Sqrt", 1 + far * far)
     return scale * change, graph.node("Log", scale) + 4 * graph.node("Tanh", spread / 4)
+
+
+def _levelled(graph: Graph, features: Value) -> Value:
+    """Bring what was looked at to the same size: `models.unrolled.levelled`."""
+    last = graph.cut(features, [FEATURES - 1], [FEATURES], [1])
+    inside = graph.cast(graph.node("Greater", last, 0.0, kind=BOOL), FLOAT)
+    others = graph.cut(features, [0], [FEATURES - 1], [1])
+    sizes = graph.constant(np.reshape(SIZES, (1, FEATURES, 1, 1, 1)), FLOAT)
+    parts = graph.join(others, last - OFFSET * inside, axis=1) / sizes
+    return graph.join(graph.node("Asinh", parts), inside, axis=1)
 
 
 def _blocks(graph: Graph, network: Correction, layers: Layers, maps: Value, numbers: Value) -> Value:

@@ -26,6 +26,7 @@ from qsmjax.models.unrolled import (
     EDGE,
     FLAT,
     ITERATIONS,
+    OFFSET,
     REFINEMENTS,
     REWEIGHTED,
     STRUCTURE,
@@ -111,7 +112,7 @@ def look(scan: Scan, plain: Value, chi: Value) -> list[Value]:
         multiply(frame, step, cone) * mask / UNIT,
         graph.clip(residual / level, -5.0, 5.0) / 2,
         back / level,
-        (graph.node("Log", local * 1e3) + 4) * mask,
+        (graph.node("Log", local * 1e3) + OFFSET) * mask,
     ]
 
 
