@@ -1,8 +1,8 @@
 """A volume in overlapping tiles: what memory does not hold whole goes through a network piece by piece.
 
 Each tile is computed with a halo of its surroundings, and only its inside is kept. Tiles start at multiples of the
-network's total stride, so that its poolings fall on the same voxels as in the whole volume: where the halo covers the
-network's field of view, tiles and whole volume agree.
+network's total stride, so that its poolings fall on the same voxels as in the whole volume, and none reaches beyond it:
+a layer sees the same border. Where the halo covers the network's field of view, tiles and whole volume agree.
 """
 
 import itertools
@@ -19,7 +19,7 @@ def apply_tiled(
 
     Args:
       function: volumes (x, y, z) of one shape -> one of that shape, axes may follow; called with one shape only.
-      volumes: on one grid; zeros are put around them.
+      volumes: on one grid; zeros are put after their ends, up to a multiple of the stride.
       tile: edge of what is kept of each tile, in voxels; rounded up to the stride.
       halo: voxels around it that are computed and thrown away; rounded up to the stride.
       stride: the network's total stride.
@@ -32,18 +32,19 @@ def apply_tiled(
     """
     if tile < 1 or stride < 1 or halo < 0:
         raise ValueError(f"tile and stride must be positive and halo not negative, got {tile}, {stride} and {halo}")
-    tile, halo = (-(-n // stride) * stride for n in (tile, halo))
+    up = lambda n: -(-n // stride) * stride
+    tile, halo = up(tile), up(halo)
     shape = volumes[0].shape
-    counts = [-(-n // tile) for n in shape]
-    around = [(halo, count * tile - n + halo) for count, n in zip(counts, shape)]
-    padded = [np.pad(volume, around) for volume in volumes]
+    whole_shape = [up(n) for n in shape]
+    padded = [np.pad(volume, [(0, m - n) for m, n in zip(whole_shape, shape)]) for volume in volumes]
+    size = [min(tile + 2 * halo, n) for n in whole_shape]
     whole: np.ndarray | None = None
-    for index in itertools.product(*(range(count) for count in counts)):
-        cut = tuple(slice(i * tile, (i + 1) * tile + 2 * halo) for i in index)
-        made = np.asarray(function(*(volume[cut] for volume in padded)))
-        inside = made[tuple(slice(halo, halo + tile) for _ in index)]
+    for index in itertools.product(*(range(0, n, tile) for n in whole_shape)):
+        first = [min(max(at - halo, 0), n - s) for at, n, s in zip(index, whole_shape, size)]
+        made = np.asarray(function(*(volume[tuple(slice(f, f + s) for f, s in zip(first, size))] for volume in padded)))
         if whole is None:
-            whole = np.zeros((*(count * tile for count in counts), *made.shape[3:]), np.float32)
-        whole[tuple(slice(i * tile, (i + 1) * tile) for i in index)] = inside
+            whole = np.zeros((*whole_shape, *made.shape[3:]), np.float32)
+        kept = [slice(at, min(at + tile, n)) for at, n in zip(index, whole_shape)]
+        whole[tuple(kept)] = made[tuple(slice(k.start - f, k.stop - f) for k, f in zip(kept, first))]
     assert whole is not None
     return whole[tuple(slice(0, n) for n in shape)]
