@@ -206,10 +206,9 @@ def judge(network: nn.Module, params: Any, config: TrainConfig, scans: list[Seen
 def _looking(network: nn.Module) -> Callable:
     def look(params, batch):
         numbers = jax.vmap(unrolled.about)(batch["voxel_size"], batch["b0_dir"])
-        features = batch["features"].astype(jnp.float32)
-        made: Any = network.apply({"params": params}, features, numbers)
+        made: Any = network.apply({"params": params}, batch["features"].astype(jnp.float32), numbers)
         change, spread = made
-        error = unrolled.UNIT * jnp.sinh(features[..., 0]) + change - batch["chi"]
+        error = correction.start_error(batch) + change
         return correction.loss_of(network, params, batch)[1], error * jnp.exp(-spread)
 
     return compiled(look)
