@@ -4,8 +4,8 @@
 
 Each patch counts alike, however large its errors: what a lesion leaves does not drown the tissue. The mean of e₀ over a
 patch is taken off e₀, and so off e: a map's own is not in its field, nor does it tell of a background's residue, and a
-network that is asked for them learns its scans by heart (held-out errors then rise while those in training fall). The last
-term, which does not move the map, makes s the standard deviation of what is left.
+network that is asked for them learns its scans by heart (held-out errors then rise while those in training fall). The
+last term, which does not move the map, makes s the standard deviation of what is left.
 """
 
 from typing import Any
