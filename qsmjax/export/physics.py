@@ -103,7 +103,6 @@ def look(scan: Scan, plain: Value, chi: Value) -> list[Value]:
     step = _refine(graph, back, lambda x: makes(trust * trust * makes(x)) * mask + x * TRUST_REGION)
     narrow = scan.kernel / CONE
     cone = doubled(frame, graph.node("Exp", -(narrow * narrow)))
-    local = level / graph.node("Max", trust, 0.05)
     return [
         graph.node("Asinh", chi / UNIT),
         (plain - chi) / UNIT,
@@ -112,7 +111,7 @@ def look(scan: Scan, plain: Value, chi: Value) -> list[Value]:
         multiply(frame, step, cone) * mask / UNIT,
         graph.clip(residual / level, -5.0, 5.0) / 2,
         back / level,
-        (graph.node("Log", local * 1e3) + OFFSET) * mask,
+        (graph.node("Log", level * 1e3) + OFFSET) * mask,
     ]
 
 

@@ -33,7 +33,7 @@ FEATURES = 8
 ABOUT = 10
 OFFSET = 4.0
 """Added to the noise's logarithm within the mask."""
-SIZES = (0.5, 0.035, 0.05, 0.2, 0.015, 0.36, 0.1, 0.3)
+SIZES = (0.5, 0.035, 0.05, 0.2, 0.015, 0.36, 0.1, 1.0)
 """Typical sizes of the volumes (medians of their deviations over the training scans)."""
 ITERATIONS, REWEIGHTED = 40, 20
 """Iterations of the start with even weights, and with weights that spare the edges found."""
@@ -120,7 +120,8 @@ def look(
     """Return what the physics knows of a map, in `FEATURES` volumes of order one.
 
     The sharp map; the plain one, and a few steps towards the data, as differences to it; the part of map and steps that
-    lies in the cone; the residual over the noise, and brought back by the dipole; the mask; the noise's logarithm.
+    lies in the cone; the residual over the noise, and brought back by the dipole; the logarithm of the noise's mean in
+    the mask. The noise map itself is not shown: it is made of the signal, whose grain a network would take for chi's.
     """
     dipole = inversion_kernel(geometry)
     field, trust, level, _ = measured(field, mask, geometry, noise, magnitude, weight=1.0)
@@ -132,7 +133,6 @@ def look(
     step = _refine(back, trust, mask, makes)
     cone = jnp.exp(-((dipole / CONE) ** 2))
     lost = multiply_k(jnp.stack([chi, step]), cone)
-    local = level / jnp.maximum(trust, 0.05)
     volumes = (
         jnp.arcsinh(chi / UNIT),
         (begun.plain - chi) / UNIT,
@@ -141,10 +141,10 @@ def look(
         jnp.where(mask, lost[1], 0) / UNIT,
         jnp.clip(residual / level, -5, 5) / 2,
         back / level,
-        jnp.where(mask, jnp.log(local / 1e-3), 0),
+        # shifted off zero, so that the mask needs no volume of its own
+        jnp.where(mask, jnp.log(level / 1e-3) + OFFSET, 0),
     )
-    # the mask needs no volume of its own: the noise's logarithm is shifted off zero inside it
-    return jnp.stack([*volumes[:-1], volumes[-1] + OFFSET * mask], -1)
+    return jnp.stack(volumes, -1)
 
 
 def corrected(features: Float[Array, "x y z f"], change: Volume) -> Start:
