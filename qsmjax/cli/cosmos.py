@@ -39,8 +39,8 @@ from qsmjax.registration.resample import resample
 from qsmjax.registration.rigid import even_out, register_rigid
 from qsmjax.report.figures import three_plane
 
-KINDS = {"localfield": "localfield", "totalfield": "totalfield", "phase": "phase", "kspace": "kspace"}
-"""First word of a scan's file name, and what it is."""
+BEFORE = ("recon", "field", "background")
+"""The stages before COSMOS: k-space goes through all, a local field through none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
       The exit status.
     """
     folders = orientation_folders(Path(args.folder), args.orientation)
-    own = [pair for pair in args.set if not pair.startswith(("recon.", "field.", "background."))]
+    own = _own_settings(args.set, folders)
     options = parse_settings(own, options_of(cosmos), "cosmos")
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -168,11 +168,29 @@ def orientation_folders(folder: Path, reference: str | None = None, *, least: in
 
 
 def _scan_files(folder: Path) -> tuple[str, list[Path]] | None:
-    for word, kind in KINDS.items():
-        files = _named(folder, word)
+    for kind in INPUTS:
+        files = _named(folder, kind)
         if files:
             return kind, files
     return None
+
+
+def _stages_before(kind: str) -> tuple[str, ...]:
+    return BEFORE[3 - INPUTS.index(kind) :]
+
+
+def _own_settings(pairs: Sequence[str], folders: list[Path]) -> list[str]:
+    """Return the settings of COSMOS' own, after checking that some orientation goes through the others' stages."""
+    kinds = {found[0] for folder in folders if (found := _scan_files(folder))}
+    reached = {stage for kind in kinds for stage in _stages_before(kind)}
+    named = [(pair.partition("=")[0].partition(".")[0], pair) for pair in pairs]
+    for stage, pair in named:
+        if stage in BEFORE and stage not in reached:
+            raise UserError(
+                f"--set {pair.partition('=')[0]} must be of a stage that an orientation goes through, got "
+                f"{' and '.join(sorted(kinds))}: leave it out"
+            )
+    return [pair for stage, pair in named if stage not in BEFORE]
 
 
 def _named(folder: Path, word: str) -> list[Path]:
@@ -211,8 +229,8 @@ def read_orientation(
         words += [f"--{flag}", *(str(path) for path in found)] if found else []
     if (folder / "params.json").is_file():
         words += ["--params", str(folder / "params.json")]
-    needed = ("recon.", "field.", "background.")[3 - INPUTS.index(kind) :]
-    words += [word for pair in settings if pair.startswith(needed or "-") for word in ("--set", pair)]
+    needed = _stages_before(kind)
+    words += [word for pair in settings if pair.partition(".")[0] in needed for word in ("--set", pair)]
     parser = argparse.ArgumentParser()
     infer.add_arguments(parser)
     asked = parser.parse_args(words)

@@ -3,8 +3,8 @@
 import contextlib
 import errno
 import os
-import select
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -66,14 +66,16 @@ def _signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard, (ear, mouth) = threading.Event(), os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    # sockets, as not every system has pipes that a signal may write to
+    heard, (ear, mouth) = threading.Event(), socket.socketpair()
+    mouth.setblocking(False)
 
     def stop(number: int, _: object) -> None:
         heard.set()
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     def listen() -> None:
-        while select.select([ear], [], []) and (told := os.read(ear, 1)) != b"\0":
+        while (told := ear.recv(1)) != b"\0":
             # whoever trains has a handler of its own, which saves
             if signal.getsignal(told[0]) is stop and not heard.wait(PATIENCE):
                 end(_tell(told[0]))
@@ -81,7 +83,7 @@ def _signals() -> Iterator[None]:
     # an interrupt that the shell wants ignored stays so
     numbers = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else [])]
     before = {number: signal.signal(number, stop) for number in numbers}
-    previous = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    previous = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     try:
@@ -90,10 +92,10 @@ def _signals() -> Iterator[None]:
         signal.set_wakeup_fd(previous)
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        os.write(mouth, b"\0")
+        mouth.send(b"\0")
         listener.join()
-        os.close(ear)
-        os.close(mouth)
+        ear.close()
+        mouth.close()
 
 
 def describe(error: BaseException) -> str:
@@ -101,7 +103,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"the volume must fit into memory, got {error or 'a refusal'}: crop it, or use a machine with more"
     if isinstance(error, OSError) and error.errno in CLOSED and error.filename:
-        return f"{error.filename} must be accessible, got '{str(error.strerror).lower()}': choose another place with -o"
+        reason = str(error.strerror).lower()
+        return f"{error.filename} must be accessible, got '{reason}': change its permissions, or choose another place"
     if isinstance(error, OSError) and error.errno in FULL:
         return f"the disk must have room for the results, got '{error.strerror}': free some, then again"
     if isinstance(error, OSError) and error.filename and error.strerror:

@@ -36,7 +36,7 @@ class Images:
 def read_images(args: argparse.Namespace, recon: Stage) -> Images:
     """Load k-space as the arguments of `infer --input kspace` say, and make its images.
 
-    The grid is the mask's, else params' affine, else its voxel size, with B0 along the third axis or params' B0_dir.
+    The grid is that of params' affine, else the mask's, else params' voxel size, its orientation then unknown.
 
     Raises:
       UserError: if something does not fit; the line says what and how to mend it.
@@ -51,23 +51,37 @@ def read_images(args: argparse.Namespace, recon: Stage) -> Images:
     said = dataclasses.replace(said, te=tuple(args.te) if args.te else said.te, b0=args.b0 or said.b0)
     if said.te is None or len(said.te) != len(kspace):
         raise UserError(
-            f"--te must give one echo time for each of {len(kspace)} echoes (or TE in params.json), got "
-            f"{len(said.te or ())}"
+            f"{args.field[0]} must come with one echo time for each of {len(kspace)} echoes, got {len(said.te or ())}: "
+            "give TE in params.json (or --te)"
         )
     if said.b0 is None:
-        raise UserError("--b0 must give the field strength in tesla for --input kspace (or B0 in params.json)")
+        raise UserError(
+            f"{args.field[0]} must come with a field strength, got none: give B0 [T] in params.json (or --b0)"
+        )
     shape = kspace.shape[2:]
     given = load_volume(args.mask) if args.mask else None
-    if given is None and said.affine is None and said.voxel_size is None:
-        raise UserError("--params must give affine or voxel_size for --input kspace, got neither, and no --mask")
-    affine = np.asarray(said.affine) if said.affine else np.diag([*(said.voxel_size or (1, 1, 1)), 1.0])
-    if given is not None and given.oriented and said.affine is None:
-        affine = given.affine
-    volume = new_volume(np.zeros(shape, np.float32), affine, args.field[0])
+    volume = _grid_volume(np.zeros(shape, np.float32), said, given, args.field[0])
     mask = None if given is None else on_grid(given, volume, "mask") != 0
     if mask is not None and not mask.any():
         raise UserError(f"{args.mask} must have voxels other than zero, got none")
     return Images(np.asarray(recon.run(kspace, **recon.options)), volume, said, mask)
+
+
+def _grid_volume(data: np.ndarray, said: ScanParameters, given: NiftiVolume | None, path: str) -> NiftiVolume:
+    if said.affine is not None:
+        return new_volume(data, np.asarray(said.affine), path)
+    if given is not None and given.oriented:
+        return new_volume(data, given.affine, path)
+    size = said.voxel_size
+    if size is None and given is not None:
+        size = tuple(np.linalg.norm(given.affine[:3, :3], axis=0))
+    if size is None:
+        raise UserError(f"{path} must come with a grid, got none: params.json or a mask must give affine or voxel_size")
+    volume = new_volume(data, np.diag([*size, 1.0]), path)
+    # no header may claim an orientation that nobody told
+    volume.header.set_sform(None)
+    volume.header.set_qform(None)
+    return dataclasses.replace(volume, oriented=False)
 
 
 def scan_of_kspace(args: argparse.Namespace, recon: Stage, field: Stage) -> Scan:

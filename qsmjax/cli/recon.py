@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from qsmjax.cli import infer
+from qsmjax.cli.errors import UserError
 from qsmjax.cli.kspace import read_images
 from qsmjax.cli.stages import choose_stages
 from qsmjax.io.nifti import save_volume
@@ -36,8 +37,13 @@ def run(args: argparse.Namespace) -> int:
 
     Returns:
       The exit status.
+
+    Raises:
+      UserError: if OUT is FOLDER, or what FOLDER holds does not fit.
     """
     folder, out = Path(args.folder), Path(args.out)
+    if out.resolve() == folder.resolve():
+        raise UserError(f"OUT must be another folder than FOLDER, whose params.json it would replace, got {out} twice")
     words = [str(folder / "kspace.npy"), "--input", "kspace"]
     for flag, name in (("--params", "params.json"), ("--mask", "mask.nii.gz")):
         words += [flag, str(folder / name)] if (folder / name).is_file() else []

@@ -20,9 +20,9 @@ def warp_labels(
       key: random key.
       labels: integers.
       affine: voxel index to world [mm]; its voxel sizes alone matter.
-      reach: standard deviation of the displacement along each axis [mm]; at most a twelfth of `scale`, so that nothing
-        folds.
-      scale: distance over which it changes [mm].
+      reach: standard deviation of the displacement along each axis at the knots of a grid, between which it is less
+        [mm]; at most a twelfth of `scale`, so that nothing folds.
+      scale: distance of the knots [mm].
 
     Returns:
       The bent map; what came from beyond the edge is what lay at the edge.

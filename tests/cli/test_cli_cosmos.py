@@ -76,6 +76,7 @@ def test_orientations_become_one_map_and_labels(scans, tmp_path, capsys):
         (["."], "must hold at least two folders"),
         (["scans", "--orientation", "z"], "--orientation must be one of a, b, c, d"),
         (["scans", "--set", "tolerence=1"], "did you mean tolerance?"),
+        (["scans", "--set", "field.erode=1"], "a stage that an orientation goes through, got localfield"),
     ],
 )
 def test_what_cannot_be_gets_one_line(scans, tmp_path, words, message, capsys, monkeypatch):

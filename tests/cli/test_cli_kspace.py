@@ -1,12 +1,17 @@
 """Multi-coil k-space through the commands: images as the coils saw them, and several orientations to one map."""
 
+import argparse
 import json
 
 import jax
 import numpy as np
 import pytest
 
+from qsmjax.cli import infer
+from qsmjax.cli.kspace import read_images
 from qsmjax.cli.main import run_command
+from qsmjax.cli.scan import grid_of
+from qsmjax.cli.stages import Stage
 from qsmjax.io.kspace import load_kspace, save_kspace
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.phase.mask import erode_mask
@@ -134,3 +139,32 @@ def test_what_cannot_be_gets_one_line(tmp_path, name, message, capsys):
     assert run_command("recon", [str(tmp_path / "scan"), str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
+
+
+def test_results_never_replace_what_they_are_made_of(tmp_path, capsys):
+    write_scan(tmp_path / "scan", 0)
+    before = {path: path.read_bytes() for path in (tmp_path / "scan").iterdir()}
+    assert run_command("recon", [str(tmp_path / "scan")] * 2) == 2
+    assert "OUT must be another folder than FOLDER" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "scan").iterdir()} == before
+
+
+@pytest.mark.parametrize("told", ["params", "mask"])
+def test_sizes_without_an_orientation_are_taken_and_b0_is_assumed(tmp_path, told):
+    save_kspace(tmp_path / "kspace.npy", np.ones((1, 2, 6, 7, 8), np.complex64))
+    said = {"TE": [0.01], "B0": 3.0} | ({"voxel_size": [1.0, 2.0, 3.0]} if told == "params" else {})
+    (tmp_path / "params.json").write_text(json.dumps(said))
+    mask = new_volume(np.ones((6, 7, 8)), np.diag([1.0, 2.0, 3.0, 1.0]))
+    mask.header.set_sform(None)
+    mask.header.set_qform(None)
+    save_volume(tmp_path / "mask.nii", mask.data, mask)
+    parser = argparse.ArgumentParser()
+    infer.add_arguments(parser)
+    words = [str(tmp_path / "kspace.npy"), "--input", "kspace", "--params", str(tmp_path / "params.json")]
+    args = parser.parse_args(words + (["--mask", str(tmp_path / "mask.nii")] if told == "mask" else []))
+    images = read_images(args, Stage("first coil", lambda kspace: kspace[:, 0], {}))
+    grid, source, notes = grid_of(args, images.volume, images.parameters)
+    np.testing.assert_allclose(grid.voxel_size, [1, 2, 3])
+    assert source == "assumption" and "B0 is taken along the third voxel axis" in notes[0]
+    save_volume(tmp_path / "out.nii", np.abs(images.signal[0]), images.volume)
+    assert not load_volume(tmp_path / "out.nii").oriented

@@ -44,7 +44,7 @@ def contents(folder):
 
 @pytest.mark.parametrize("room", [0, 1500])
 def test_a_full_disk_gets_one_line_and_leaves_the_old_map_with_its_sidecar(field, room, monkeypatch, capsys):
-    """Full at the first byte, amid the sidecar, amid the map."""
+    """Full at the first byte, and amid the files."""
     write, before = command.write_result, contents(field)
     assert max(len(b) for b in before.values()) > 3000
 
@@ -95,10 +95,8 @@ def test_a_folder_that_may_not_be_written_to_is_found_out_first(field, capsys):
                 os.seteuid(0)
             for path in (folder, folder / "out"):
                 path.chmod(0o755)
-        expected = (
-            f"error: {folder / 'out'} must be accessible, got 'permission denied': choose another place with -o\n"
-        )
-        assert capsys.readouterr().err == expected
+        reason = "got 'permission denied': change its permissions, or choose another place"
+        assert capsys.readouterr().err == f"error: {folder / 'out'} must be accessible, {reason}\n"
         assert contents(folder) == before
 
 
