@@ -8,12 +8,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from qsmjax.export.graph import BOOL, FLOAT, Graph, Value
-from qsmjax.models.unrolled import ABOUT, FEATURES, OFFSET, SIZES, UNIT, Correction
+from qsmjax.models.unrolled import FEATURES, OFFSET, SIZES, UNIT, Correction, check_params
 
 EPSILON = 1e-6
 """In the normalisation, as Flax has it."""
@@ -23,11 +21,7 @@ class Layers:
     """Parameters handed out kind by kind, in the order in which the network calls its layers."""
 
     def __init__(self, network: Correction, params: Mapping[str, Any]):
-        size = (1, *(network.stride,) * 3, FEATURES)
-        expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(size), jnp.zeros((1, ABOUT)))["params"]
-        shapes = lambda tree: {name: {key: np.shape(array) for key, array in tree[name].items()} for name in tree}
-        if shapes(params) != shapes(expected):
-            raise ValueError("weights must be those of the network in their card, got others: train it again")
+        check_params(network, params)
         self.params = params
         self.counts: dict[str, Any] = {}
 

@@ -30,14 +30,19 @@ def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any]
 
     Args:
       network: from `models.build`.
-      variables: its parameters.
+      variables: its parameters, of each stage.
       card: of its weights; "calibration" is what the predicted standard deviations are multiplied by.
 
     Returns:
       (FieldMap, *, tile, halo) -> Solution.
+
+    Raises:
+      ValueError: if the parameters are not that network's.
     """
     calibration = float(card.get("calibration", 1.0))
     stages = [jax.tree.map(jnp.asarray, variables[name]) for name in sorted(variables)]
+    for params in stages:
+        unrolled.check_params(network, params)
 
     def apply(params, features, numbers, tile, halo):
         corrected = lambda maps: jnp.stack(unrolled.correct(network, params, maps, numbers))

@@ -7,6 +7,7 @@ know no kernel: voxel size, B0's direction and the noise come to it as numbers. 
 without resampling or turning.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -232,6 +233,19 @@ class Correction(nn.Module):
             inner = nn.LayerNorm(dtype=self.dtype)(inner)
             maps = maps + Conv3d(width, 3, self.dtype)(nn.relu(inner))
         return maps
+
+
+def check_params(network: Correction, params: Mapping[str, Any]) -> None:
+    """Check that parameters are a network's.
+
+    Raises:
+      ValueError: if their names or shapes are others.
+    """
+    box, numbers = jnp.zeros((1, *(network.stride,) * 3, FEATURES)), jnp.zeros((1, ABOUT))
+    expected = jax.eval_shape(network.init, jax.random.key(0), box, numbers)["params"]
+    shapes = lambda tree: jax.tree.map(lambda array: str(array.shape), dict(tree))
+    if shapes(params) != shapes(expected):
+        raise ValueError("weights must be those of the network in their card, got others: train it again")
 
 
 @partial(jax.jit, static_argnums=0)

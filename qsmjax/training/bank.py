@@ -177,7 +177,7 @@ def save_example(path: Path, example: Example) -> None:
     for name in ("field", "chi", "noise"):
         parts[name] = (1000 * parts[name]).astype(np.float16)
     with write_aside(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **parts)
+        np.savez_compressed(file, **parts)
 
 
 def load_example(path: Path) -> Example:

@@ -105,7 +105,7 @@ def see_bank(
             example = load_example(path)
             made = see(example) if params is None else see_next(example, before[path.stem], network, params)
             with write_aside(kept) as temporary, temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **made._asdict())
+                np.savez(file, **made._asdict())
         with np.load(kept, allow_pickle=False) as parts:
             scans[path.stem] = Seen(**parts)
     return scans
