@@ -72,12 +72,18 @@ def run(args: argparse.Namespace) -> int:
     """
     if not 1 <= args.orientations <= len(ORIENTATIONS):
         raise UserError(f"--orientations must be 1 to {len(ORIENTATIONS)}, got {args.orientations}")
-    if min(args.voxel_size) <= 0 or args.snr <= 0 or args.b0 <= 0:
-        raise UserError("--voxel-size, --snr and --b0 must be positive")
+    for name, value in (("voxel-size", min(args.voxel_size)), ("snr", args.snr), ("b0", args.b0)):
+        if not 0 < value < np.inf:
+            raise UserError(f"--{name} must be positive, got {value:g}")
+    if not np.isfinite(args.anisotropy):
+        raise UserError(f"--anisotropy must be a number of ppm, got {args.anisotropy}")
     if len(args.te) < 2 or min(args.te) <= 0 or list(args.te) != sorted(set(args.te)):
         raise UserError(f"--te must be two or more growing times in seconds, got {list(args.te)}")
     if args.coils < 0 or min(args.acceleration) < 1:
-        raise UserError("--coils must not be negative, and --acceleration at least 1 along y and z")
+        raise UserError(
+            f"--coils must not be negative, and --acceleration at least 1 along y and z, got {args.coils} and "
+            f"{args.acceleration}"
+        )
     tilt = args.tilt if args.tilt is not None else (25.0 if args.orientations > 1 else 0.0)
     out = Path(args.out)
     for number, path in enumerate(label_files(Path(args.labels))):

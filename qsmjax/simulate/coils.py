@@ -53,11 +53,10 @@ def sampling_pattern(
     shape: Shape, acceleration: tuple[int, int] = (2, 2), calibration: int = 24
 ) -> Bool[np.ndarray, "y z"]:
     """Return which lines along x are sampled: a lattice through k = 0, and a full middle."""
-    y, z = (abs(np.arange(n) - n // 2) for n in shape[1:])
+    y, z = (np.arange(n) - n // 2 for n in shape[1:])
     lattice = (y % acceleration[0] == 0)[:, None] & (z % acceleration[1] == 0)
-    middle = [(np.arange(n) - n // 2 >= -(calibration // 2)) & (np.arange(n) - n // 2 < calibration // 2)
-              for n in shape[1:]]  # fmt: skip
-    return lattice | (middle[0][:, None] & middle[1])
+    middle = lambda k: (k >= -(calibration // 2)) & (k < calibration // 2)
+    return lattice | (middle(y)[:, None] & middle(z))
 
 
 def multicoil_kspace(
