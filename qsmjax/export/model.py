@@ -1,11 +1,11 @@
 """The learned inversion as one file: field, mask, noise and the grid in, map and standard deviation out.
 
-    x₀ = start(f),    x ← x + correctionₖ(look(x)),    std = calibration · exp(spread of the last)
+    x₀ = start(f),    x ← x + correctionₖ(look(x)),    std = deviation(the last spread)
 
 The box of the mask, its frame and the padding to the network's stride are found by the graph, so any volume goes in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from qsmjax.export.graph import BOOL, FLOAT, INT, Graph, Value
 from qsmjax.export.physics import look, scan, start
 from qsmjax.inversion.frame import MARGIN
 from qsmjax.io.aside import write_aside
-from qsmjax.models.unrolled import Correction
+from qsmjax.models.unrolled import OFFSET, UNCALIBRATED, UNIT, Correction
 from qsmjax.numerics.kspace import fast_size
 
 LARGEST = 2048
@@ -36,7 +36,7 @@ def learned_model(network: Correction, variables: Mapping[str, Any], card: Mappi
     Args:
       network: from `models.build`.
       variables: parameters of each stage, in the order of their names.
-      card: of its weights; "calibration" is what the predicted standard deviations are multiplied by.
+      card: of its weights; "calibration" as `models.unrolled.deviation` takes it.
 
     Returns:
       The ONNX model: field, mask, noise, magnitude (x, y, z), voxel_size, b0_dir (3) -> chi, std, start (x, y, z).
@@ -70,7 +70,7 @@ def learned_model(network: Correction, variables: Mapping[str, Any], card: Mappi
             for part in correction(graph, network, variables[name], features, numbers)
         )
         sharp = (sharp + graph.node("Pad", change, framing)) * seen.mask
-    std = float(card.get("calibration", 1.0)) * graph.node("Exp", spread)
+    std = _deviation(graph, volumes, boxed[1], spread, card.get("calibration", UNCALIBRATED))
     around = graph.join(low, shape - high)
     put = lambda part: (graph.node("Pad", part * boxed[1], around), GRID)
     leave = lambda part: put(graph.cut(part, before, before + extent, range(3)))
@@ -82,6 +82,15 @@ def save_model(path: str | Path, model: Any) -> None:
     """Write a model, whole or not at all."""
     with write_aside(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
+
+
+def _deviation(graph: Graph, volumes: Sequence[Value], mask: Value, spread: Value, calibration: Any) -> Value:
+    """Return `models.unrolled.deviation`."""
+    constant, factor, *factors = (float(number) for number in calibration)
+    mean = lambda volume: graph.total(volume * mask) / graph.total(mask)
+    size = lambda volume: 0.5 * graph.node("Log", mean(volume * volume) + 1e-6)
+    numbers = mean(volumes[7]) - OFFSET, size(2.0 * volumes[5]), size(volumes[2] * (UNIT / 1e-3))
+    return graph.node("Exp", factor * spread + (constant + sum(f * number for f, number in zip(factors, numbers))))
 
 
 def _unit(graph: Graph, b0_dir: Value) -> Value:

@@ -1,6 +1,6 @@
 """The learned inversion on a field map: the physics on the whole volume, the network in the box of the mask.
 
-    x ← x + correctionₖ(look(x)),    std = calibration · exp(spread of the last)
+    x ← x + correctionₖ(look(x)),    std = deviation(the last spread)
 
 No resampling and no turning: the network is told the grid. Only what is learned is tiled, where memory asks for it.
 """
@@ -31,7 +31,7 @@ def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any]
     Args:
       network: from `models.build`.
       variables: its parameters, of each stage.
-      card: of its weights; "calibration" is what the predicted standard deviations are multiplied by.
+      card: of its weights; "calibration" as `models.unrolled.deviation` takes it.
 
     Returns:
       (FieldMap, *, tile, halo) -> Solution.
@@ -39,7 +39,7 @@ def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any]
     Raises:
       ValueError: if the parameters are not that network's.
     """
-    calibration = float(card.get("calibration", 1.0))
+    calibration = jnp.asarray(card.get("calibration", unrolled.UNCALIBRATED), jnp.float32)
     stages = [jax.tree.map(jnp.asarray, variables[name]) for name in sorted(variables)]
     for params in stages:
         unrolled.check_params(network, params)
@@ -77,7 +77,7 @@ def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any]
             change, spread = apply(params, features, numbers, tile, halo)
             maps = unrolled.corrected(features, change)
             begun = unrolled.Start(*[pad_to(jnp.where(inside, part, 0), seen.shape[:3]) for part in maps])
-        std = pad_to(jnp.where(inside, calibration * jnp.exp(spread), 0), seen.shape[:3])
+        std = pad_to(jnp.where(inside, unrolled.deviation(features, spread, calibration), 0), seen.shape[:3])
         solution = Solution(
             chi=leave(begun.sharp, box, shape),
             std=leave(std, box, shape),

@@ -10,7 +10,7 @@ Whatever is there is not made again, so a run that was ended goes on. Batches fo
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy.optimize
 
 from qsmjax.io.nifti import SUFFIXES
 from qsmjax.io.weights import load_weights, save_weights
@@ -31,7 +32,7 @@ from qsmjax.training.bank import make_bank
 from qsmjax.training.checkpoint import LICENCE, WEIGHTS
 from qsmjax.training.config import TrainConfig, from_dict
 from qsmjax.training.devices import choose_devices, compile_step, compiled
-from qsmjax.training.sight import Seen, see_bank
+from qsmjax.training.sight import ROUND, Seen, see_bank
 
 STATE = "state.safetensors"
 EMA = 0.995
@@ -39,6 +40,10 @@ HELD_OUT = 2
 """Subjects that are not trained on: the last of the bank."""
 JUDGED = 24
 """Patches of them that are looked at."""
+CALIBRATED = 40
+"""Scans that the deviation is calibrated on."""
+SPOTS = 3000
+"""Voxels of each scan that the deviation is calibrated on."""
 WITHIN = 0.6827
 """Part of the voxels whose error must lie within one standard deviation."""
 
@@ -149,7 +154,10 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
         row |= judge(network, progress.ema, config, judged)
         rows.append(row)
         save(folder, run.config, progress)
-        export(run, [*before, progress.ema], row)
+        calibration = [float(np.log(row["calibration"])), 1.0, 0.0, 0.0, 0.0]
+        if taken == config.steps:
+            calibration = calibrate(network, progress.ema, list(scans.values())[:: max(len(scans) // CALIBRATED, 1)], 0)
+        export(run, [*before, progress.ema], row, calibration)
         record.write_rows(run.workdir, rows)
         run.say(
             f"stage {len(before)}, step {taken}, {row['seconds']:.0f} s: errors over the start's: "
@@ -203,6 +211,40 @@ def judge(network: nn.Module, params: Any, config: TrainConfig, scans: list[Seen
     return {**{f"val_{name}": value for name, value in record.mean_row(rows).items()}, "calibration": calibration}
 
 
+def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], seed: int) -> list[float]:
+    """Fit the predicted deviation, over whole scans, to what 68 % of the errors stay below.
+
+    A regression to that quantile of the errors' logarithm, which is linear in what `models.unrolled.deviation` takes:
+    a few outliers do not move it, and it holds at any noise if it holds at each.
+
+    References:
+      Koenker & Bassett, Econometrica 46:33 (1978), doi:10.2307/1913643 (quantile regression).
+    """
+    rng, rows, sizes = np.random.default_rng(seed), [], []
+    for seen in scans:
+        x, y, z = seen.mask.shape
+        features = jnp.pad(seen.features.astype(np.float32), [*[(0, -n % ROUND) for n in (x, y, z)], (0, 0)])
+        numbers = unrolled.about(jnp.asarray(seen.voxel_size), jnp.asarray(seen.b0_dir))
+        change, spread = unrolled.correct(network, params, features, numbers)
+        sharp = unrolled.corrected(features, change).sharp
+        error = (np.asarray(sharp)[:x, :y, :z] - seen.chi)[seen.mask]
+        spots = rng.choice(error.size, SPOTS)
+        seen_there = np.asarray(spread)[:x, :y, :z][seen.mask][spots]
+        whole = np.broadcast_to(np.asarray(unrolled.of_scan(features)), (SPOTS, 3))
+        rows.append(np.column_stack([np.ones(SPOTS), seen_there, whole]))
+        sizes.append(np.log(np.abs(error - error.mean())[spots] + 1e-7))
+    known, wanted = np.concatenate(rows), np.concatenate(sizes)
+
+    def pinball(factors):
+        off = wanted - known @ factors
+        return np.mean(np.where(off > 0, WITHIN * off, (WITHIN - 1) * off))
+
+    found = np.asarray([0.0, 1.0, 0.0, 0.0, 0.0])
+    for _ in range(3):
+        found = scipy.optimize.minimize(pinball, found, method="Nelder-Mead", options={"maxiter": 4000}).x
+    return [float(factor) for factor in found]
+
+
 def _looking(network: nn.Module) -> Callable:
     def look(params, batch):
         numbers = jax.vmap(unrolled.about)(batch["voxel_size"], batch["b0_dir"])
@@ -244,13 +286,13 @@ def restore(folder: Path, fresh: Progress) -> Progress:
     return jax.tree.unflatten(tree, [np.reshape(a, np.shape(leaf)) for a, leaf in zip(stored, leaves)])
 
 
-def export(run: Run, stages: list[Any], row: record.Row) -> None:
+def export(run: Run, stages: list[Any], row: record.Row, calibration: list[float]) -> None:
     """Write the weights of all stages so far, with their card."""
     card = {
         "name": run.config.preset,
         "network": run.config.model(),
         "config": run.config.to_dict(),
-        "calibration": row["calibration"],
+        "calibration": calibration,
         "step": int(row["step"]),
         "scores": {name: value for name, value in row.items() if name.startswith("val_")},
         "training_data": run.data,

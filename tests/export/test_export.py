@@ -104,7 +104,7 @@ def test_the_network_is_the_same_on_any_shape(config):
 
 def test_the_chain_is_the_same_with_stages_of_any_depth():
     variables = {f"stage_{i}": drawn(DEEP, i) for i in range(2)}
-    card = {"calibration": 0.7}
+    card = {"calibration": [-0.4, 0.9, 0.3, 0.2, -0.1]}
     scan = ball(*BALL, "noise")
     made = run(learned_model(build(DEEP), variables, card), scan)
     assert_same(made, learned_inversion(build(DEEP), variables, card)(scan), np.asarray(scan.mask))

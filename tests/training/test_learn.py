@@ -104,7 +104,12 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
         weights.append(load_weights(folder / "weights.safetensors"))
     (first, card), (second, _) = weights
     jax.tree.map(np.testing.assert_array_equal, first, second)
-    assert set(first) == {"stage_0", "stage_1"} and card["step"] == 8 and card["calibration"] > 0 and "RMS" in lines[-1]
+    assert (
+        set(first) == {"stage_0", "stage_1"}
+        and card["step"] == 8
+        and len(card["calibration"]) == 5
+        and "RMS" in lines[-1]
+    )
     assert learn.stored_run(tmp_path / "whole") == config
     chi = np.zeros((20, 20, 20))
     chi[8:12, 8:12, 8:12] = 0.1
