@@ -75,9 +75,12 @@ def run(model, scan):
 
 
 def assert_same(made, solution, mask, within=1e-5):
-    """Sixty iterations and as many transforms, rounded otherwise, may differ by a hundred thousandth of the map."""
-    for name in ("chi", "std"):
-        assert np.abs(made[name] - getattr(solution, name)).max() < within * np.ptp(made[name])
+    """Sixty iterations and as many transforms, rounded otherwise, may differ by a hundred thousandth of the map.
+
+    The deviation is an exponential, and may differ by three times that.
+    """
+    for name, allowed in (("chi", within), ("std", 3 * within)):
+        assert np.abs(made[name] - getattr(solution, name)).max() < allowed * np.ptp(made[name])
     assert np.ptp((made["chi"] - made["start"])[mask]) > 1e-3, "the network did something"
     assert np.ptp(made["chi"]) > 0.05 and not made["chi"][~mask].any() and not made["std"][~mask].any()
 
