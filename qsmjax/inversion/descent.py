@@ -1,7 +1,7 @@
 """Methods that stop early, or fill in what is left: no weight to choose but where to stop.
 
 ndi    chi ← chi - step Dᵀ W² sin(r (D chi - f)) / r
-rts    the well-conditioned part of k-space by a few steps of CG, the cone by least total variation
+rts    the well-conditioned part of k-space by steps of CG, the cone by least total variation
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.variation import EVERYWHERE, Triple, gradient_step, pull_gradient, push_gradient, solution
-from qsmjax.inversion.weighting import data_weights, noise_level
+from qsmjax.inversion.weighting import data_weights, masked_quantile, noise_level
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
 from qsmjax.numerics.operators import laplacian_k
@@ -52,7 +52,8 @@ def solve_ndi(
     wraps. The count of iterations is the only regularisation, so by default it is fixed.
 
     Args:
-      step_size: length of a step; W is scaled to at most one, so that below 9/2 the linear steps descend.
+      step_size: length of a step; W is scaled to a median of one and cut there, so that below 9/2 the linear steps
+        descend.
       max_iterations: count of the steps.
       tolerance: relative change of chi at which to stop before; None for the whole count, through which reverse-mode
         gradients flow.
@@ -62,7 +63,8 @@ def solve_ndi(
     """
     field = jnp.where(mask, field, 0)
     weights = data_weights(mask, noise, magnitude)
-    trust = (weights / jnp.maximum(jnp.max(weights), 1e-12)) ** 2
+    # the half of the mask that is trusted most counts alike: one bright voxel does not slow all others
+    trust = jnp.minimum(weights / jnp.maximum(masked_quantile(weights, mask, 0.5), 1e-12), 1) ** 2
     radians = data_terms.phase_scale(radians_per_ppm, noise_level(field, mask, geometry, noise))
     dipole = inversion_kernel(geometry)
 
@@ -89,7 +91,7 @@ def solve_rts(
     magnitude: Volume | None = None,
     threshold: ArrayLike = 0.15,
     weight: ArrayLike = 1e-3,
-    first_iterations: int = 4,
+    first_iterations: int = 30,
     max_iterations: int = 100,
     tolerance: ArrayLike | None = 1e-3,
     report: Report | None = None,
@@ -102,7 +104,7 @@ def solve_rts(
     Args:
       threshold: |D| that parts the well-conditioned frequencies from the cone.
       weight: of the variation in the second step [ppm mm]; the published 1e-5 is its limit of an exact constraint.
-      first_iterations: steps of CG, which regularise by their count.
+      first_iterations: steps of CG; the published 4 are not enough where noise weights make the system stiff.
       max_iterations: limit of the second step's iterations.
 
     References:
