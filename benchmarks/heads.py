@@ -53,7 +53,10 @@ CASES = {
     "oblique": Case((1.0, 1.0, 1.0), 25.0, 3.0, TE_3T, 75.0),
     "1x1x2": Case((1.0, 1.0, 2.0), 0.0, 3.0, TE_3T, 62.0),
     "7T": Case((1.0, 1.0, 1.0), 0.0, 7.0, TE_7T, 110.0),
+    "0.7mm": Case((0.7, 0.7, 0.7), 15.0, 3.0, TE_3T, 60.0),
 }
+FOUR = ("axial", "oblique", "1x1x2", "7T")
+"""Those that every inversion is measured on; the fine one is the network's besides."""
 MAIN = Case((0.8, 0.8, 1.2), 20.0, 3.0, TE_3T, 70.0, lesions=False)
 EXAMPLE = Case((1.6, 1.6, 2.0), 20.0, 3.0, TE_3T, 200.0, lesions=False)
 
@@ -88,7 +91,7 @@ def benchmark_heads(
     labels_dir: str | Path, heads: Sequence[int] = (11, 12), *, noise: float = 1.0, seed: int = 0
 ) -> Iterator[BenchmarkHead]:
     """Make the four heads one after another, the given anatomies taking turns; `noise` multiplies the signal's."""
-    for index, name in enumerate(CASES):
+    for index, name in enumerate(FOUR):
         yield make_head(labels_dir, name, CASES[name], heads[index % len(heads)], noise=noise, seed=seed)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from heads import CASES
+from heads import CASES, FOUR
 from kept_heads import LABELS, KeptHead, kept_head
 
 from qsmjax.evaluation.metrics import nrmse, scores
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("labels_dir", type=Path)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(FOUR))
     parser.add_argument("--numbers", type=int, nargs="+", default=(11, 12), help="of the anatomies")
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0])
     parser.add_argument("--voxel", type=float, default=1.0)

@@ -1,6 +1,6 @@
 """Hold the learned inversion against TV and MEDI: at their defaults, and with the weight tuned on the truth.
 
-    python benchmarks/learned.py LABELS_DIR --cache CACHE [--weights FILE] [--cases axial oblique 1x1x2 7T]
+    python benchmarks/learned.py LABELS_DIR --cache CACHE [--weights FILE] [--cases axial oblique 1x1x2 7T 0.7mm]
                                  [--numbers 11 12] [--noise 1 4] [--voxel 1.0] [--vsharp] [--alone]
 
 The heads are those of `benchmarks/heads.py`, kept in CACHE; networks are never trained on heads 11 to 14. A line a

@@ -26,6 +26,7 @@ from qsmjax.simulate.drawn_labels import drawn_labels
 from qsmjax.simulate.lesions import PARTS, Lesion
 from qsmjax.simulate.posture import moved, posture
 from qsmjax.simulate.scan import FINE, Grid, Scan, grid_around, scan
+from qsmjax.simulate.warp import warp_labels
 
 LESIONS = (
     Lesion("haemorrhage"),
@@ -44,7 +45,7 @@ class Cohort:
     """How subjects are simulated.
 
     Attributes:
-      labels: label maps, one a subject, over again where there are fewer; none to draw them.
+      labels: label maps, one a subject; where there are fewer they come again, bent; none to draw them.
       orientations: of each subject.
       tilt: the largest [degrees].
       voxel_size: [mm].
@@ -82,6 +83,8 @@ def draw_head(cohort: Cohort, index: int, *, ill: bool = False) -> Anatomy:
     if cohort.labels:
         volume = load_volume(cohort.labels[index % len(cohort.labels)])
         labels, affine = np.rint(volume.data).astype(np.int32), volume.affine
+        if index >= len(cohort.labels):
+            labels = warp_labels(key, labels, affine)
     else:
         labels, affine = drawn_labels(key)
     return anatomy(key, labels, affine, lesions=LESIONS if ill else ())
