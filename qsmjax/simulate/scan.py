@@ -9,6 +9,7 @@ oblique scan is an oblique grid.
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -156,23 +157,18 @@ def scan(
     source = parts.chi * parts.brain
     field = _brain_field(head, fine, parts, source, anisotropy)
     clean, chi = np.asarray(cut(field)), np.asarray(cut(source))
-    total, phase0 = field, np.zeros((1, 1, 1), np.float32)
-    outer, start = np.zeros_like(clean), np.ones((1, 1, 1), np.complex64)
-    if background:
-        outside = background_field(shim_key, head, fine.affine, fine.shape, parts.brain, shim=shim)
-        total, phase0 = field + outside, coil_phase(shim_key, fine.shape)
-        outer, start = at_centres(outside, factor), np.exp(1j * coil_phase(shim_key, grid.shape))
+    around = _surroundings(shim_key, head, fine, factor, parts.brain, shim) if background else _NOTHING
     sigma = _reference(head, float(te[0]), b0) / snr
-    echo = jax.jit(lambda f, m, r, te: cut(gradient_echo(f, m, r2s_at(r, b0), te=te, b0=b0, phase0=phase0)))
-    echoes = np.stack([np.asarray(echo(total, parts.m0, parts.r2s, t)) for t in te])
+    echo = jax.jit(lambda f, m, r, t: cut(gradient_echo(f, m, r2s_at(r, b0), te=t, b0=b0, phase0=around.fine_phase)))
+    echoes = np.stack([np.asarray(echo(field + around.fine_field, parts.m0, parts.r2s, t)) for t in te])
     noise = np.asarray(jax.random.normal(noise_key, (2, *echoes.shape))) * sigma
     noisy = echoes + (noise[0] + 1j * noise[1]).astype(np.complex64)
-    whole = clean + outer
-    measured, std = _fit(noisy * np.conj(start), whole, te, b0, sigma)
+    whole = clean + around.field
+    measured, std = _fit(noisy * np.exp(-1j * around.phase), whole, te, b0, sigma)
     if not dephasing:
         measured = whole + std * np.asarray(jax.random.normal(jax.random.fold_in(noise_key, 1), std.shape))
     local = field_map(
-        measured - outer,
+        measured - around.field,
         mask,
         where,
         noise=std,
@@ -205,6 +201,26 @@ def refine(grid: Grid, factor: Sequence[int]) -> Grid:
     affine[:3, 3] += grid.affine[:3, :3] @ ((1 / np.asarray(factor) - 1) / 2)
     x, y, z = (n * f for n, f in zip(grid.shape, factor))
     return Grid((x, y, z), affine)
+
+
+class _Surroundings(NamedTuple):
+    """The field [ppm] of what lies around the brain and the phase [rad] of a coil, both fine and at voxels' centres."""
+
+    fine_field: Any
+    fine_phase: Any
+    field: Any
+    phase: Any
+
+
+_NOTHING = _Surroundings(*[np.zeros((1, 1, 1), np.float32)] * 4)
+
+
+def _surroundings(
+    key: Key[Array, ""], head: Anatomy, fine: Grid, factor: Sequence[int], brain: np.ndarray, shim: float
+) -> _Surroundings:
+    outside = background_field(key, head, fine.affine, fine.shape, brain, shim=shim)
+    x, y, z = (n // f for n, f in zip(fine.shape, factor))
+    return _Surroundings(outside, coil_phase(key, fine.shape), at_centres(outside, factor), coil_phase(key, (x, y, z)))
 
 
 def _brain_field(head: Anatomy, fine: Grid, parts: Parts, source: np.ndarray, anisotropy: float) -> Array:
