@@ -32,7 +32,7 @@ PRESETS: dict[str, dict[str, str]] = {
 }
 """What differs from the defaults. consensus2024: Bilgic et al., Magn. Reson. Med. (2024), doi:10.1002/mrm.30006."""
 
-DEFAULTS = {"background.method": "joint", "inversion.method": "tv"}
+DEFAULTS = {"background.method": "joint", "inversion.method": "learned"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,4 +116,9 @@ def _stage(slot: str, words: dict[str, str], workdir: str | None) -> Stage:
     }
     run = methods.choose(name, tables[slot], what="--method" if slot == "inversion" else f"--set {slot}.method")
     pairs = [f"{key}={text}" for key, text in given.items()]
+    for key in given if slot == "inversion" else ():
+        having = [other for other, method in INVERSIONS.items() if key in options_of(method)]
+        if having and name not in having:
+            near = "tv" if "tv" in having else having[0]
+            raise UserError(f"--set {key} must go with a method that has it, such as --method {near}, got {name}")
     return Stage(name, run, parse_settings(pairs, options_of(run), name))
