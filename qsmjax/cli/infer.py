@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='{"TE": [s], "B0": T, "B0_dir": [x, y, z], "voxel_size": [mm], "affine": 4x4}, each optional',
     )
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--method", metavar="NAME", help="the inversion: see --list-methods; default: tv")
+    choice.add_argument("--method", metavar="NAME", help="the inversion: see --list-methods; default: learned")
     choice.add_argument("--workdir", help="use the network trained there")
     add("--preset", choices=PRESETS, default="default", help="methods of all stages")
     add("--set", action="append", default=[], metavar="[STAGE.]KEY=VALUE", help="an option of a stage; repeatable")
