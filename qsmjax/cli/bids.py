@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--derivatives", nargs="+", default=[], metavar="DIR", help="datasets with masks (and segmentations: group)")
     add("--preset", choices=PRESETS, default="default", help="methods of all stages")
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--method", metavar="NAME", help="the inversion: see qsmjax infer --list-methods; default: learned")
+    choice.add_argument("--method", metavar="NAME", help="see qsmjax infer --list-methods; default: learned")
     choice.add_argument("--workdir", help="use the network trained there")
     add("--set", action="append", default=[], metavar="[STAGE.]KEY=VALUE", help="an option of a stage; repeatable")
     add(

@@ -90,6 +90,20 @@ def test_the_next_stage_sees_what_the_one_before_made(workdir, scans):
     assert not maps[1][~scan.mask].any()
 
 
+def test_what_was_seen_is_kept_until_something_else_would_be_seen(workdir, scans, tmp_path):
+    features, numbers = jnp.zeros((1, 16, 16, 16, unrolled.FEATURES)), jnp.zeros((1, unrolled.ABOUT))
+    params = NETWORK.init(jax.random.key(0), features, numbers)["params"]
+    again = lambda: sight.see_bank(workdir / "bank", tmp_path, scans, NETWORK, params)
+    made = lambda: {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
+    again()
+    first = made()
+    again()
+    assert made() == first and len(first) == len(scans)
+    params["_Zero_0"]["bias"] = params["_Zero_0"]["bias"] + 0.1
+    again()
+    assert all(made()[name] > time for name, time in first.items()), "the stage before has been trained on"
+
+
 @pytest.mark.slow
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
     lines = []
