@@ -166,9 +166,12 @@ def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[st
 
 
 def _described(stage: Stage) -> dict[str, Any]:
+    card = stage.card()
+    weights = {name: card[name] for name in ("sha256", "training_data", "licence") if name in card}
     return {
         "Method": stage.name,
         "Description": methods.summary(stage.run),
         "Parameters": dict(stage.parameters),
         "References": methods.dois(stage.run),
+        **({"Weights": weights} if weights else {}),
     }

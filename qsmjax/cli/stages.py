@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from qsmjax import pipeline
@@ -10,8 +10,8 @@ from qsmjax.background import METHODS as BACKGROUNDS
 from qsmjax.cli import methods
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.settings import options_of, parse_settings
-from qsmjax.inference.shipped import INVERSIONS
-from qsmjax.inversion import taken
+from qsmjax.inference.shipped import INVERSIONS, shipped_network
+from qsmjax.inversion import METHODS, taken
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.recon.reconstruct import reconstruct
 
@@ -44,12 +44,14 @@ class Stage:
       run: the method.
       options: those that were set, typed.
       describe: FieldMap -> what the method does to that scan beforehand, in lines.
+      card: what a network's file says of it; of other methods nothing.
     """
 
     name: str
     run: Callable
     options: dict[str, Any]
     describe: Callable[[FieldMap], list[str]] = lambda _: []
+    card: Callable[[], Mapping[str, Any]] = dict
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def _stage(slot: str, words: dict[str, str], workdir: str | None) -> Stage:
         network = load_network(workdir)
         pairs = [f"{key}={text}" for key, text in given.items()]
         options = parse_settings(pairs, options_of(network.invert), network.name)
-        return Stage(network.name, network.invert, options, network.describe)
+        return Stage(network.name, network.invert, options, network.describe, lambda: network.card)
     tables: dict[str, dict[str, Callable]] = {
         "background": BACKGROUNDS,
         "inversion": INVERSIONS,
@@ -121,4 +123,6 @@ def _stage(slot: str, words: dict[str, str], workdir: str | None) -> Stage:
         if having and name not in having:
             near = "tv" if "tv" in having else having[0]
             raise UserError(f"--set {key} must go with a method that has it, such as --method {near}, got {name}")
-    return Stage(name, run, parse_settings(pairs, options_of(run), name))
+    # what is not classical is shipped, and loaded once it runs
+    card = (lambda: shipped_network(name).card) if slot == "inversion" and name not in METHODS else dict
+    return Stage(name, run, parse_settings(pairs, options_of(run), name), card=card)

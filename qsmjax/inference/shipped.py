@@ -7,10 +7,14 @@ is used, and not before.
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qsmjax.inversion import METHODS
 from qsmjax.inversion.solution import Solution
 from qsmjax.physics.field_map import FieldMap
+
+if TYPE_CHECKING:
+    from qsmjax.inference.network import Network
 
 FOLDER = Path(__file__).parents[1] / "weights"
 
@@ -34,16 +38,21 @@ INVERSIONS: dict[str, Callable[..., Solution]] = {**METHODS, "learned": learned}
 """All inversions by name: the classical ones, and the networks that are shipped."""
 
 
-@functools.cache
 def load_shipped(name: str) -> Callable[..., Solution]:
     """Load a network that is shipped, as an inversion: (FieldMap, *, options) -> Solution with chi and std.
 
     Raises:
       ValueError: if there is none of that name, or its file was changed.
     """
+    return shipped_network(name).invert
+
+
+@functools.cache
+def shipped_network(name: str) -> "Network":
+    """Load a network that is shipped, with its card; raises what `load_shipped` does."""
     from qsmjax.inference.network import load_network
 
     names = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
     if name not in names:
         raise ValueError(f"name must be one of {', '.join(names)}, got {name!r}")
-    return load_network(FOLDER / f"{name}.safetensors").invert
+    return load_network(FOLDER / f"{name}.safetensors")

@@ -51,6 +51,8 @@ def _scan(sidecar: Mapping[str, Any]) -> str:
 
 def _parameters(stage: Mapping[str, Any]) -> str:
     words = [f"{name} {_shown(value)}" for name, value in stage["Parameters"].items() if value is not None]
+    if "Weights" in stage:
+        words.append(f"weights {stage['Weights']['sha256'][:12]}")
     return f" ({', '.join(words)})" if words else ""
 
 

@@ -63,6 +63,7 @@ def test_one_word_makes_map_sidecar_and_picture(folder, scan, capsys):
     assert not made.data[~mask].any() and abs(made.data[mask].mean()) < 1e-6
     sidecar = json.loads((folder / "field_Chimap.json").read_text())
     assert sidecar["Method"] == "learned" and sidecar["Units"] == "ppm" and sidecar["B0DirectionSource"] == "affine"
+    assert sidecar["Weights"]["training_data"] and sidecar["Weights"]["sha256"][:12] in sidecar["MethodsParagraph"]
     assert len(sidecar["InputSHA256"][0]) == 64 and load_volume(folder / "field_desc-std_Chimap.nii.gz").data.max() > 0
     np.testing.assert_allclose(sidecar["B0Direction"], (0, np.sin(np.radians(20)), np.cos(np.radians(20))), atol=1e-6)
     assert (folder / "field_Chimap.png").read_bytes().startswith(b"\x89PNG")
