@@ -36,7 +36,7 @@ from qsmjax.cli.errors import describe
 from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.cli.stages import choose_stages
 from qsmjax.inference.network import load_network
-from qsmjax.inversion import METHODS
+from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.io.bids import check_label, find_runs, parse_name, sidecar_of
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.io.sidecar import load_json, load_parameters
@@ -225,8 +225,8 @@ def params(rng: Rng, place: Path) -> object:
 
 def settings(rng: Rng, place: Path) -> object:
     """`--set` of every inversion, and `--methods` of a study."""
-    name = str(rng.choice(list(METHODS)))
-    options = options_of(METHODS[name])
+    name = str(rng.choice(list(INVERSIONS)))
+    options = options_of(INVERSIONS[name])
     keys = [*options, "x", "inversion.weight", "background.method", ""]
     pairs = [
         f"{rng.choice(keys)}{rng.choice(['=', '=', '=', ''])}{rng.choice(WORDS)}" for _ in range(rng.integers(1, 3))

@@ -22,7 +22,7 @@ from strategies import Case, cases, holds
 
 from qsmjax.background import METHODS as BACKGROUNDS
 from qsmjax.cli.settings import options_of
-from qsmjax.inversion import METHODS
+from qsmjax.inference.shipped import INVERSIONS
 
 SHAPES = [(1, 1, 1), (2, 1, 7), (5, 8, 3), (9, 9, 9), (12, 1, 1), (6, 7, 12)]
 """For methods that take long to compile; those in closed form get any shape."""
@@ -41,11 +41,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=60)
     parser.add_argument("--largest", type=int, default=12)
-    parser.add_argument("--only", nargs="+", default=[*METHODS, *BACKGROUNDS])
+    parser.add_argument("--only", nargs="+", default=[*INVERSIONS, *BACKGROUNDS])
     args = parser.parse_args()
     failed = 0
     for name in args.only:
-        method = {**METHODS, **BACKGROUNDS}[name]
+        method = {**INVERSIONS, **BACKGROUNDS}[name]
         options = {"max_iterations": 3} if "max_iterations" in options_of(method) else {}
         drawn = cases(args.largest, None if name in CLOSED else SHAPES)
         test = given(case=drawn)(_test(method, options))

@@ -24,7 +24,7 @@ from qsmjax.cli import methods
 from qsmjax.cli.echoes import read_echoes
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.kspace import scan_of_kspace
-from qsmjax.cli.outputs import Result, write_result
+from qsmjax.cli.outputs import Result, deviation_path, write_result
 from qsmjax.cli.progress import iterations
 from qsmjax.cli.scan import Scan, on_grid, read_scan
 from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages
@@ -107,6 +107,9 @@ def run(args: argparse.Namespace) -> int:
     # all files at once: a disk that is full by the map leaves the old map with its own sidecar
     with write_aside(target) as temporary:
         unusual = write_result(temporary, result, args, time.perf_counter() - started)
+    if result.solution.std is None:
+        # that of another method's map does not belong to this one
+        deviation_path(target).unlink(missing_ok=True)
     for line in unusual:
         print(f"warning: {line}", file=sys.stderr)
     if not args.quiet:

@@ -120,6 +120,12 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
     return unusual
 
 
+def deviation_path(target: Path) -> Path:
+    """Return where the deviation of a map stands."""
+    stem = target.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_Chimap")
+    return target.with_name(f"{stem}_desc-std_Chimap.nii.gz")
+
+
 def given_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments that say something, files by their names alone: a page is passed on."""
     named = lambda value: Path(value).name if isinstance(value, str) and "/" in value else value

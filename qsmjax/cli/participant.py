@@ -1,6 +1,6 @@
 """One scan of a BIDS dataset to its derivatives: what `qsmjax bids` does for each, here or on another machine.
 
-    OUT/sub-*/[ses-*/]anat/*_Chimap.nii.gz [ppm], *_desc-qsm_mask.nii.gz
+    OUT/sub-*/[ses-*/]anat/*_Chimap.nii.gz, *_desc-std_Chimap.nii.gz [ppm], *_desc-qsm_mask.nii.gz
     OUT/sub-*/[ses-*/]fmap/*_fieldmap.nii.gz, *_desc-noise_fieldmap.nii.gz [Hz], *_magnitude.nii.gz
     OUT/figures/*_Chimap.png    OUT/logs/*.txt: why there is no map
 
@@ -134,10 +134,12 @@ def _finished(target: Path, job: Job) -> str | None:
     if job.settings.again or not target.exists():
         return None
     try:
-        before = load_json(target.with_name(f"{job.name}_Chimap.json")).get("Settings")
+        told = load_json(target.with_name(f"{job.name}_Chimap.json"))
     except (OSError, ValueError):
         return None
-    same = before == _settings(job)
+    # a default may have been another method then
+    chosen = None if job.settings.methods["workdir"] else choose_stages(job.settings.arguments(job.run))["inversion"]
+    same = told.get("Settings") == _settings(job) and (chosen is None or chosen.name == told.get("Method"))
     return "finished before" + ("" if same else ", with other settings: --again makes it anew")
 
 
@@ -170,8 +172,12 @@ def _make(target: Path, job: Job, started: float) -> None:
             "Sources": sources,
         },
     )
-    if result.solution.std is not None:
-        std = target.with_name(f"{job.name}_desc-std_Chimap.nii.gz")
+    std = target.with_name(f"{job.name}_desc-std_Chimap.nii.gz")
+    if result.solution.std is None:
+        # that of another method's map does not belong to this one
+        for old in (std, std.with_name(f"{job.name}_desc-std_Chimap.json")):
+            old.unlink(missing_ok=True)
+    else:
         told = {"Units": "ppm", "Description": "Standard deviation of the map", **common}
         _write(std, np.asarray(result.solution.std), result, told)
     if settings.figure:

@@ -44,7 +44,7 @@ class Stage:
       run: the method.
       options: those that were set, typed.
       describe: FieldMap -> what the method does to that scan beforehand, in lines.
-      card: what a network's file says of it; of other methods nothing.
+      card: () -> what a network's file says of it; empty for other methods.
     """
 
     name: str

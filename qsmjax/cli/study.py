@@ -44,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--labels", metavar="PATH", nargs="+", help="label maps, or a folder of them; default: drawn")
     add("--methods", default="tkd,tikhonov,tv,medi", help="NAME or LABEL=NAME or LABEL=PATH of a network, with commas")
     add("--set", action="append", default=[], metavar="LABEL.KEY=VALUE", help="an option of a method; repeatable")
-    add("--subjects", type=int, metavar="N", help="how many; default: one a label map, 6 drawn ones, all of DIR")
+    add(
+        "--subjects",
+        type=int,
+        metavar="N",
+        help="how many (label maps that come again are bent); default: one a label map, 6 drawn ones, all of DIR",
+    )
     add("--orientations", type=int, default=5, metavar="N", help=f"of a simulated subject, 1 to {len(ORIENTATIONS)}")
     add("--tilt", type=float, default=30.0, help="largest turn of a simulated head [degrees]")
     add("--voxel-size", type=positive, nargs=3, default=(1.0, 1.0, 1.0), metavar=("X", "Y", "Z"), help="[mm]")

@@ -92,8 +92,11 @@ def learn_inversion(workdir: Path, config: TrainConfig, args: argparse.Namespace
     if args.processes not in (None, 1) or hosts.in_cluster():
         raise UserError("--config learned must be trained in one process, on all of its devices: leave out --processes")
     with watching(args.quiet) as watcher:
-        learn(workdir, config, Path(args.labels), watcher.said, devices=args.devices)
-        watcher.said(f"done: {workdir / 'weights.safetensors'}, metrics.csv")
+        taken = learn(workdir, config, Path(args.labels), watcher.said, devices=args.devices)
+        if taken < config.stages * config.steps:
+            watcher.said(f"stopped and saved after step {taken}; the same command goes on from there")
+        else:
+            watcher.said(f"done: {workdir / 'weights.safetensors'}, metrics.csv")
     return 0
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qsmjax.inference.tiles import apply_tiled
-from qsmjax.inversion.frame import MARGIN, check_finite
+from qsmjax.inversion.frame import MARGIN, check_field, check_finite
 from qsmjax.inversion.solution import Solution
 from qsmjax.models import unrolled
 from qsmjax.numerics.box import Box, bounding_box, enter, frame_shape, leave
@@ -63,9 +63,11 @@ def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any]
           halo: overlap of the tiles [voxels].
 
         References:
+          Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082 (edges of the signal).
           Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030 (learning to invert the dipole).
           Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (the start).
         """
+        check_field(field_map)
         shape, box = field_map.geometry.shape, bounding_box(field_map.mask)
         inside = jnp.asarray(field_map.mask)[box]
         scan = _framed(field_map, box)

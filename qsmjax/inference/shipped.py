@@ -28,6 +28,7 @@ def learned(field_map: FieldMap, *, tile: int | None = None, halo: int = 24) -> 
       halo: overlap of the tiles [voxels].
 
     References:
+      Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082 (edges of the signal).
       Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030 (learning to invert the dipole).
       Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (reweighting).
     """
@@ -53,6 +54,8 @@ def shipped_network(name: str) -> "Network":
     from qsmjax.inference.network import load_network
 
     names = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+    if not names:
+        raise ValueError(f"{FOLDER} must hold the shipped weights, got none: install qsmjax anew, or say --method tv")
     if name not in names:
         raise ValueError(f"name must be one of {', '.join(names)}, got {name!r}")
     return load_network(FOLDER / f"{name}.safetensors")

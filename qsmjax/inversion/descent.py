@@ -96,7 +96,7 @@ def solve_rts(
     tolerance: ArrayLike | None = 1e-3,
     report: Report | None = None,
 ) -> Solution:
-    """Invert where the dipole is large by a few CG steps, and fill its cone by least variation (rapid two-step, RTS).
+    """Invert where the dipole is large by CG steps, and fill its cone by least variation (rapid two-step, RTS).
 
         first    ½ |W (D chi₁ - field)|², `first_iterations` steps of CG
         second   ½ |H (chi - chi₁)|² + weight |∇chi|₁,    H the part of k-space where |D| > threshold

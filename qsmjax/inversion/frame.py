@@ -37,6 +37,16 @@ differ by 3 % without, by 0.3-0.7 % with it."""
 Block = Callable[..., Solution]
 
 
+def check_field(field_map: FieldMap) -> None:
+    """Check that a field is finite, where it is not traced: a method may pass over NaN, to a map that looks sound.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    if not isinstance(field_map.field, jax.core.Tracer) and not bool(jnp.isfinite(field_map.field).all()):
+        raise ValueError("field must be finite inside the mask, got NaN or infinity: take such voxels out of the mask")
+
+
 def in_frame(
     block: Block, field_map: FieldMap, *, uses: tuple[str, ...] = (), margin: float = MARGIN, **options: Any
 ) -> Solution:
@@ -59,9 +69,7 @@ def in_frame(
     for name, value in options.items():
         check_option(name, value)
     box = bounding_box(field_map.mask)
-    if not isinstance(field_map.field, jax.core.Tracer) and not bool(jnp.isfinite(field_map.field).all()):
-        # some methods would pass over it and give a map that looks sound
-        raise ValueError("field must be finite inside the mask, got NaN or infinity: take such voxels out of the mask")
+    check_field(field_map)
     shape = frame_shape(box, WHOLE_MARGIN if is_full(field_map.mask) else margin)
     known = {name: getattr(field_map, name) for name in uses}
     parts = {"field": field_map.field, "mask": field_map.mask, **known}

@@ -30,7 +30,8 @@ def methods_paragraph(sidecar: Mapping[str, Any]) -> str:
         _scan(sidecar),
     ]
     for slot, stage in sidecar["Stages"].items():
-        sentences.append(OPENINGS[slot].format(method=stage["Method"]) + _parameters(stage) + _references(stage))
+        named = f"the network {stage['Method']}" if "Weights" in stage else stage["Method"]
+        sentences.append(OPENINGS[slot].format(method=named) + _parameters(stage) + _references(stage))
     region = {"mean": "the mean over the mask", "none": "no region"}.get(
         sidecar["Reference"], "the mean over a given region"
     )
@@ -53,6 +54,7 @@ def _parameters(stage: Mapping[str, Any]) -> str:
     words = [f"{name} {_shown(value)}" for name, value in stage["Parameters"].items() if value is not None]
     if "Weights" in stage:
         words.append(f"weights {stage['Weights']['sha256'][:12]}")
+        words += [f"trained on {data}" for data in [stage["Weights"].get("training_data")] if data]
     return f" ({', '.join(words)})" if words else ""
 
 

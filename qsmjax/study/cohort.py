@@ -84,7 +84,7 @@ def draw_head(cohort: Cohort, index: int, *, ill: bool = False) -> Anatomy:
         volume = load_volume(cohort.labels[index % len(cohort.labels)])
         labels, affine = np.rint(volume.data).astype(np.int32), volume.affine
         if index >= len(cohort.labels):
-            labels = warp_labels(key, labels, affine)
+            labels = warp_labels(jax.random.fold_in(key, 0), labels, affine)
     else:
         labels, affine = drawn_labels(key)
     return anatomy(key, labels, affine, lesions=LESIONS if ill else ())

@@ -22,6 +22,7 @@ from qsmjax.training.samples import B0_DIR
 CHI = ("_chi", "_Chimap", "_chimap")
 MASK = ("_mask", "_desc-brain_mask")
 FIELD = ("_localfield", "_field", "_fieldmap")
+DEVIATION = "_desc-std"
 SUFFIXES = (".nii.gz", ".nii")
 SAME_SIZE = 0.05
 """Relative difference in voxel size that training takes for none."""
@@ -39,7 +40,9 @@ def load_maps(folder: str | Path, config: TrainConfig) -> list[Maps]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder of maps, got none there")
-    found = sorted({path for end in CHI for suffix in SUFFIXES for path in folder.rglob(f"*{end}{suffix}")})
+    named = {path for end in CHI for suffix in SUFFIXES for path in folder.rglob(f"*{end}{suffix}")}
+    # a map's deviation stands beside it, under a name that ends alike
+    found = sorted(path for path in named if DEVIATION not in path.name)
     if not found:
         raise ValueError(f"{folder} must hold maps named NAME_chi.nii.gz or NAME_Chimap.nii.gz, got none of that name")
     return [_load(path, config) for path in found]

@@ -33,6 +33,7 @@ from qsmjax.training.checkpoint import LICENCE, WEIGHTS
 from qsmjax.training.config import TrainConfig, from_dict
 from qsmjax.training.devices import choose_devices, compile_step, compiled
 from qsmjax.training.sight import ROUND, Seen, see_bank
+from qsmjax.training.stopping import stop_signals
 
 STATE = "state.safetensors"
 EMA = 0.995
@@ -80,7 +81,7 @@ def learn(
       until: end after this many steps; the schedule stays the config's.
 
     Returns:
-      The steps that were taken.
+      The steps that were taken of all stages' together: fewer than there are if it was told to stop.
 
     Raises:
       ValueError: if there is no label map, or the loss is no longer finite.
@@ -99,11 +100,12 @@ def learn(
     for number in range(config.stages):
         seen = workdir / f"stage_{number}" / "seen"
         scans = see_bank(workdir / "bank", seen, scans, network, stages[-1] if stages else None)
-        stages.append(train_stage(run, scans, stages, min(left, config.steps)))
+        params, taken = train_stage(run, scans, stages, min(left, config.steps))
+        stages.append(params)
         left -= config.steps
-        if left <= 0:
+        if left <= 0 or taken < config.steps:
             break
-    return min(until or config.stages * config.steps, config.stages * config.steps)
+    return number * config.steps + taken
 
 
 class Run(NamedTuple):
@@ -117,8 +119,8 @@ class Run(NamedTuple):
     devices: int | None
 
 
-def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int) -> Any:
-    """Train one stage on what it sees, or go on with it.
+def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int) -> tuple[Any, int]:
+    """Train one stage on what it sees, or go on with it; SIGTERM ends it after a step, saved.
 
     Args:
       run: the run.
@@ -127,7 +129,7 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
       until: end after this many steps; the schedule stays the config's.
 
     Returns:
-      Its parameters: the moving average.
+      Its parameters, the moving average, and the steps that it has taken.
     """
     config, network, folder = run.config, run.network, run.workdir / f"stage_{len(before)}"
     held = {f"{n:04d}" for n in range(config.subjects - HELD_OUT, config.subjects)} if config.subjects > 3 else set()
@@ -142,28 +144,36 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
     first = len(before) * config.steps
     placed, rows, pending = step.place(progress), record.read_rows(run.workdir, first + int(progress.step)), []
     begun, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
-    for taken in range(int(progress.step) + 1, until + 1):
-        placed, terms = step.run(placed, draw(config, taken, own, config.batch))
-        pending.append(step.take(terms))
-        if taken % config.validate_every and taken != until:
-            continue
-        row = {"step": float(first + taken), "seconds": spent + time.monotonic() - begun, **record.mean_row(pending)}
-        if not np.isfinite(row["loss"]):
-            raise ValueError(f"loss must stay finite, got {row['loss']} by step {taken}: lower learning_rate")
-        progress, pending = step.take(placed), []
-        row |= judge(network, progress.ema, config, judged)
-        rows.append(row)
-        save(folder, run.config, progress)
-        calibration = [float(np.log(row["calibration"])), 1.0, 0.0, 0.0, 0.0]
-        if taken == config.steps:
-            calibration = calibrate(network, progress.ema, list(scans.values())[:: max(len(scans) // CALIBRATED, 1)], 0)
-        export(run, [*before, progress.ema], row, calibration)
-        record.write_rows(run.workdir, rows)
-        run.say(
-            f"stage {len(before)}, step {taken}, {row['seconds']:.0f} s: errors over the start's: "
-            f"L1 {row['val_l1']:.3f}, RMS {row['val_rms']:.3f}, gradient {row['val_gradient']:.3f}"
-        )
-    return progress.ema
+    with stop_signals() as told:
+        for taken in range(int(progress.step) + 1, until + 1):
+            placed, terms = step.run(placed, draw(config, taken, own, config.batch))
+            pending.append(step.take(terms))
+            if told(taken) and taken != until:
+                progress = step.take(placed)
+                save(folder, run.config, progress)
+                break
+            if taken % config.validate_every and taken != until:
+                continue
+            spent_here = time.monotonic() - begun
+            row = {"step": float(first + taken), "seconds": spent + spent_here, **record.mean_row(pending)}
+            if not np.isfinite(row["loss"]):
+                raise ValueError(f"loss must stay finite, got {row['loss']} by step {taken}: lower learning_rate")
+            progress, pending = step.take(placed), []
+            row |= judge(network, progress.ema, config, judged)
+            rows.append(row)
+            calibration = [float(np.log(row["calibration"])), 1.0, 0.0, 0.0, 0.0]
+            if taken == config.steps:
+                some = list(scans.values())[:: max(len(scans) // CALIBRATED, 1)]
+                calibration = calibrate(network, progress.ema, some, 0)
+            export(run, [*before, progress.ema], row, calibration)
+            record.write_rows(run.workdir, rows)
+            # last: a run that was killed before goes through the same once more
+            save(folder, run.config, progress)
+            run.say(
+                f"stage {len(before)}, step {taken}, {row['seconds']:.0f} s: errors over the start's: "
+                f"L1 {row['val_l1']:.3f}, RMS {row['val_rms']:.3f}, gradient {row['val_gradient']:.3f}"
+            )
+    return progress.ema, int(progress.step)
 
 
 def draw(config: TrainConfig, step: int, scans: list[Seen], count: int) -> Batch:

@@ -7,8 +7,6 @@ the midst of a sum; the first one writes.
 
 import contextlib
 import dataclasses
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,6 +28,7 @@ from qsmjax.training.journal import Journal
 from qsmjax.training.loader import Loader
 from qsmjax.training.state import TrainState, init_state
 from qsmjax.training.step import train_step
+from qsmjax.training.stopping import stop_signals
 from qsmjax.training.trace import Trace
 
 SCALING_BATCHES = 8
@@ -103,7 +102,7 @@ def train(
         journal = Journal(Path(workdir), config, source.description, count, taken, writing=hosts.is_first())
         run = _Run(config, network, step, checkpoints, watcher, held_out, journal)
         watcher.begin(taken, config, count)
-        with _stop_signals() as told, hosts.watched(workdir), contextlib.closing(trace), contextlib.closing(journal):
+        with stop_signals() as told, hosts.watched(workdir), contextlib.closing(trace), contextlib.closing(journal):
             stop = lambda taken: told(taken) or (until is not None and taken >= until)
             return run.to_end(state, loader, stop, trace)
     finally:
@@ -225,21 +224,3 @@ class _Clock:
             "steps_per_second": steps / took,
             "input_wait": waited / took,
         }
-
-
-class _stop_signals:
-    """Within it SIGTERM sets an event instead of ending the process, so that the run can save.
-
-    Several processes must end after the same step; JAX has its own way for them to agree on it.
-    """
-
-    def __enter__(self) -> Callable[[int], bool]:
-        event = threading.Event()
-        self.own = threading.current_thread() is threading.main_thread() and jax.process_count() == 1
-        if self.own:
-            self.previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
-        return lambda step: event.is_set() or hosts.told_to_stop(step)
-
-    def __exit__(self, *_: object) -> None:
-        if self.own:
-            signal.signal(signal.SIGTERM, self.previous)

@@ -78,6 +78,12 @@ def test_the_sidecar_of_total_variation_tells_its_weight(folder, scan):
     assert np.linalg.norm(made - truth) / np.linalg.norm(truth) < 0.1
 
 
+def test_the_deviation_of_another_methods_map_does_not_stay(folder):
+    assert infer(folder / "field.nii.gz", "--no-figure") == 0 and (folder / "field_desc-std_Chimap.nii.gz").exists()
+    assert infer(folder / "field.nii.gz", "--no-figure", "--method", "tkd") == 0
+    assert not (folder / "field_desc-std_Chimap.nii.gz").exists()
+
+
 @pytest.mark.parametrize("method", ["tkd", "tsvd", "tikhonov"])
 def test_quiet_and_without_a_picture(folder, method, capsys):
     assert infer(folder / "field.nii.gz", "--method", method, "-o", folder / "x.nii", "--quiet", "--no-figure") == 0
@@ -215,6 +221,7 @@ def spoil(name):
         (None, ["--method", "tdk"], "did you mean tkd?"),
         (None, ["--method", "tv", "--set", "wait=1"], "did you mean weight?"),
         (None, ["--set", "weight=1"], "such as --method tv, got learned"),
+        (None, ["--method", "tv", "--set", "tile=64"], "such as --method learned, got tv"),
         (None, ["--set", "weight"], "--set must be KEY=VALUE"),
         (None, ["--method", "tv", "--set", "weight=heavy"], "--set weight must be a number"),
         (None, ["--set", "background.radius=3"], "must name a stage among inversion"),

@@ -13,6 +13,7 @@ from qsmjax.background import METHODS as BACKGROUNDS
 from qsmjax.cli.errors import guarded
 from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.inference.card import check_card
+from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.inversion import METHODS
 from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
@@ -98,7 +99,7 @@ def test_numbers_without_end_are_refused():
         from_dict({"steps": 2**70})
 
 
-@pytest.mark.parametrize("method", [METHODS["ndi"], METHODS["tkd"], BACKGROUNDS["ismv"]])
+@pytest.mark.parametrize("method", [METHODS["ndi"], METHODS["tkd"], INVERSIONS["learned"], BACKGROUNDS["ismv"]])
 def test_what_is_not_finite_gives_no_map(method):
     case = Case((16, 16, 16), (1.0, 1.0, 1.0), (0.0, 0.0, 1.0), "full", "nan inside", False, False, 0)
     with pytest.raises((ValueError, FloatingPointError), match="finite"):

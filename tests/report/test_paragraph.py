@@ -35,3 +35,10 @@ def test_everything_known_is_said():
 def test_what_is_not_known_is_left_out():
     text = methods_paragraph(SIDECAR | {"MagneticFieldStrength": None, "EchoTime": []})
     assert " T," not in text and "echo times" not in text
+
+
+def test_a_network_is_named_by_its_weights_and_what_it_was_trained_on():
+    weights = {"sha256": "0123456789abcdef" * 4, "training_data": "24 subjects", "licence": "Apache-2.0"}
+    inversion = {"Method": "learned", "Parameters": {"halo": 24}, "References": [], "Weights": weights}
+    text = methods_paragraph(SIDECAR | {"Stages": {"inversion": inversion}})
+    assert "by the network learned (halo 24, weights 0123456789ab, trained on 24 subjects)" in text

@@ -1,6 +1,8 @@
 """The learned inversion's run: scans whose fields hold all sources, patches turned with their grid, resuming."""
 
 import dataclasses
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +118,24 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
         for until in stops:
             learn.learn(folder, config, workdir / "labels", lines.append, devices=1, until=until)
         weights.append(load_weights(folder / "weights.safetensors"))
-    (first, card), (second, _) = weights
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    (folder / "bank").symlink_to(workdir / "bank")
+    with pytest.MonkeyPatch.context() as patch:
+        draw, drawn = learn.draw, []
+
+        def signalled(*words):
+            drawn.append(words)
+            if len(drawn) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return draw(*words)
+
+        patch.setattr(learn, "draw", signalled)
+        assert learn.learn(folder, config, workdir / "labels", lines.append, devices=1) == 2, "saved after that step"
+    assert learn.learn(folder, config, workdir / "labels", lines.append, devices=1) == 8
+    weights.append(load_weights(folder / "weights.safetensors"))
+    (first, card), (second, _), (third, _) = weights
+    jax.tree.map(np.testing.assert_array_equal, first, third)
     jax.tree.map(np.testing.assert_array_equal, first, second)
     assert (
         set(first) == {"stage_0", "stage_1"}

@@ -101,6 +101,7 @@ def test_maps_and_their_mates_are_found_by_name(tmp_path):
     for end, data in (("chi", subject.chi), ("mask", subject.mask), ("localfield", subject.field)):
         write(tmp_path / "anat" / f"sub-1_{end}.nii.gz", data)
     write(tmp_path / "sub-2_Chimap.nii", ball(seed=2).chi)
+    write(tmp_path / "sub-2_desc-std_Chimap.nii", ball(seed=3).chi)
     one, two = load_maps(tmp_path, CONFIG)
     np.testing.assert_array_equal(one.field, subject.field)
     np.testing.assert_array_equal(one.mask, subject.mask)
