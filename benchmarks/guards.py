@@ -5,10 +5,10 @@
 
 LABELS holds head_01.nii.gz and so on. Every scan has its own voxel size, tilt, field strength, noise, age and lesions.
 Right inputs: the local field at its noise and at three times it, and what the default background method leaves of the
-total field; each inverted by TV and by TKD. What iSMV and V-SHARP leave stands by itself. Wrong ones: those times 2 pi
-and over 2 pi, those negated, the total field taken for a local one, and fields without what is smoother than 40, 20 and
-12 mm. The figures that the guards look at are kept in FIGURES.jsonl, so that a call that was stopped goes on and limits
-can be chosen without new scans. Limits were chosen on heads 01 to 08; 09 to 12 judge. Prints both.
+total field; each by the learned inversion, TV and TKD. What iSMV and V-SHARP leave stands by itself. Wrong ones: those
+times 2 pi and over 2 pi, those negated, the total field taken for a local one, and fields without what is smoother than
+40, 20 and 12 mm. The figures that the guards look at are kept in FIGURES.jsonl, so that a call that was stopped goes on
+and limits can be chosen without new scans. Limits were chosen on heads 01 to 08; 09 to 12 judge. Prints both.
 """
 
 import argparse
@@ -21,9 +21,10 @@ import jax
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from qsmjax import background, inversion
+from qsmjax import background
 from qsmjax.cli.simulate import LESIONS, read_head
 from qsmjax.evaluation.guards import Figures, alarms, figures_of
+from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.physics.field_map import FieldMap, field_map
 from qsmjax.simulate.scan import grid_around, scan
 
@@ -49,10 +50,15 @@ def main() -> None:
     )
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.figures.read_text().splitlines()] if args.figures.exists() else []
+    if any(row.get("background") != BACKGROUND for row in rows):
+        raise SystemExit(f"{args.figures} must hold figures of scans by {BACKGROUND}, got others: name another file")
     for turn in range(args.rounds):
         for number in args.heads:
             if not any(row["head"] == number and row["round"] == turn for row in rows):
-                made = [{"head": number, "round": turn, **row} for row in one_scan(args.labels, number, turn)]
+                made = [
+                    {"head": number, "round": turn, "background": BACKGROUND, **row}
+                    for row in one_scan(args.labels, number, turn)
+                ]
                 rows += made
                 with args.figures.open("a") as file:
                     file.writelines(json.dumps(row) + "\n" for row in made)
@@ -115,7 +121,7 @@ def one_scan(labels: Path, number: int, turn: int) -> Iterator[dict]:
         **{name: background.METHODS[name](total) for name in (BACKGROUND, *LEFT)},
     }
     for name, field in right.items():
-        for method in ("tv", "tkd"):
+        for method in ("learned", "tv", "tkd"):
             yield record(LEFT.get(name, "right"), f"{name}, {method}", field, method)
     yield record("total field taken for a local one", "", total, "tkd")
     for width in (40, 20, 12):
@@ -126,7 +132,7 @@ def one_scan(labels: Path, number: int, turn: int) -> Iterator[dict]:
 
 def record(case: str, what: str, field: FieldMap, method: str) -> dict:
     """Invert a field and take down what the guards look at."""
-    chi = np.asarray(inversion.METHODS[method](field).chi)
+    chi = np.asarray(INVERSIONS[method](field).chi)
     return {"case": case, "what": what, "figures": dataclasses.asdict(figures_of(field, chi))}
 
 

@@ -1,6 +1,6 @@
 """Peak memory and time of `infer.py` on large volumes, each in a process of its own.
 
-    python benchmarks/infer_memory.py                                     tkd and tv at 256³ and 320 x 320 x 256
+    python benchmarks/infer_memory.py                              tkd, tv and learned at 256³ and 320 x 320 x 256
     python benchmarks/infer_memory.py --shapes 448,448,448 --methods learned --set tile=96
 
 The mask is an ellipsoid that fills 70 % of each axis, as a head does; the field is noise.
@@ -23,7 +23,7 @@ def main() -> None:
     """Print a line a volume and method."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["256,256,256", "320,320,256"])
-    parser.add_argument("--methods", nargs="+", default=["tkd", "tv"])
+    parser.add_argument("--methods", nargs="+", default=["tkd", "tv", "learned"])
     parser.add_argument("--set", nargs="+", default=[])
     args = parser.parse_args()
     for text in args.shapes:

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("truth")
     parser.add_argument("--mask")
     parser.add_argument("--noise", help="standard deviation of the field's noise [ppm]")
-    parser.add_argument("--methods", nargs="+", choices=INVERSIONS, default=["tkd", "tv"])
+    parser.add_argument("--methods", nargs="+", choices=INVERSIONS, default=["tkd", "tv", "learned"])
     args = parser.parse_args()
     field, truth = load_volume(args.field), load_volume(args.truth).data
     mask = load_volume(args.mask).data != 0 if args.mask else field.data != 0

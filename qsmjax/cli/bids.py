@@ -35,7 +35,8 @@ IGNORED = "figures\nlogs\ngroup_*\n"
 README = """Susceptibility maps by qsmjax.
 
 `*_Chimap.nii.gz` is in ppm, paramagnetic positive, zero outside `*_desc-qsm_mask.nii.gz`; its JSON names every method
-and parameter. `fmap/` holds the total field and its noise in Hz. `logs/` says why a scan has no map.
+and parameter. `*_desc-std_Chimap.nii.gz` is its standard deviation. `fmap/` holds the total field and its noise in Hz.
+`logs/` says why a scan has no map.
 """
 
 

@@ -1,13 +1,15 @@
 """Turn a field map, or the phase of a scan, into a susceptibility map [ppm].
 
-  python infer.py field.nii                               total variation, its weight from the noise
+  python infer.py field.nii                               total variation, corrected by a network
+  python infer.py field.nii --method tv                   without the network
   python infer.py field.nii --method tkd --set threshold=0.2
   python infer.py field.nii --workdir W                   the network that train.py left in W
   python infer.py total.nii --input totalfield            background field removed first
   python infer.py phase*.nii --input phase --magnitude mag*.nii --params params.json
   python infer.py kspace.npy --input kspace --params params.json     GRAPPA and ESPIRiT first
 
-The map goes to field_Chimap.nii.gz with the field's own affine; beside it a JSON sidecar and a picture of three planes.
+The map goes to field_Chimap.nii.gz with the field's own affine; beside it its standard deviation where the method knows
+one, a JSON sidecar and a picture of three planes.
 """
 
 import argparse

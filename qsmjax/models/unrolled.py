@@ -64,8 +64,8 @@ def start(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, m
 
         weight of a difference = s / (|∂ log m| + s) · e / (|∂chi| + e),    s, e in proportion to the means
 
-    over its mean, so that the whole weighs the same. m is one over the noise, or the magnitude where no noise map is
-    given: anatomy has its edges in both. The second factor comes in when there is a chi.
+    over its mean, so that the whole weighs the same. m is one over the noise, or the magnitude where no noise map or a
+    flat one is given: anatomy has its edges in both. The second factor comes in when there is a chi.
 
     References:
       Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082 (edges of the magnitude).

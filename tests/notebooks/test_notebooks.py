@@ -21,7 +21,7 @@ SMALL = {
     },
 }
 SAID = {
-    "quickstart": ["exit status 0", "tv: NRMSE", "field_Chimap.html"],
+    "quickstart": ["exit status 0", "tv: NRMSE", "learned: NRMSE", "field_desc-std_Chimap.nii.gz", "field_Chimap.html"],
     "your_own_method": ["learned:", "automatic:", "mine: NRMSE"],
     "train_on_tpu": ["CpuDevice(id=1)", "samples a step", "goes on from step 1", "network: NRMSE"],
 }
