@@ -157,7 +157,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "network": "correction",
         "patch": (48, 48, 48),
         "batch": 2,
-        "steps": 2000,
+        "steps": 5000,
         "learning_rate": 1e-2,
         "validate_every": 200,
     },
