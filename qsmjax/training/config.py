@@ -62,7 +62,7 @@ class TrainConfig:
 
     network: str = "qsmnet"
     subjects: int = 24
-    stages: int = 2
+    stages: int = 1
     width: int = 32
     depth: int = 4
     kernel: int = 5

@@ -26,8 +26,9 @@ def scan():
 
 def test_the_shipped_network_inverts_with_a_deviation(scan):
     solution = qsmjax.load("learned")(scan)
-    error = lambda chi: np.linalg.norm((np.asarray(chi) - CHI)[MASK])
-    assert error(solution.chi) < 0.7 * error(INVERSIONS["tkd"](scan).chi)
+    # a map's own mean is not in its field: it is left out
+    error = lambda chi: (np.asarray(chi) - CHI)[MASK] - (np.asarray(chi) - CHI)[MASK].mean()
+    assert np.linalg.norm(error(solution.chi)) < 0.5 * np.linalg.norm(error(INVERSIONS["tkd"](scan).chi))
     std, off = np.asarray(solution.std), np.abs(np.asarray(solution.chi) - CHI)
     assert not std[~MASK].any() and not np.asarray(solution.chi)[~MASK].any()
     assert np.mean(off[MASK] < 2 * std[MASK]) > 0.5, "an object unlike a head, so a loose bound"
