@@ -14,7 +14,7 @@ import numpy as np
 from qsmjax.export.correction import correction
 from qsmjax.export.fourier import frame
 from qsmjax.export.graph import BOOL, FLOAT, INT, Graph, Value
-from qsmjax.export.physics import look, scan, start
+from qsmjax.export.physics import look, scan, share, start
 from qsmjax.inversion.frame import MARGIN
 from qsmjax.io.aside import write_aside
 from qsmjax.models.unrolled import OFFSET, UNCALIBRATED, UNIT, Correction
@@ -69,8 +69,12 @@ def learned_model(network: Correction, variables: Mapping[str, Any], card: Mappi
             graph.cut(graph.node("Squeeze", part, graph.integers(0, 1)), [0] * 3, extent, range(3))
             for part in correction(graph, network, variables[name], features, numbers)
         )
-        sharp = (sharp + graph.node("Pad", change, framing)) * seen.mask
+        change = graph.node("Pad", change, framing) * seen.mask
+        allowed = share(seen, sharp, change)
+        sharp, withheld = sharp + allowed * change, (1 - allowed) * change
     std = _deviation(graph, volumes, boxed[1], spread, card.get("calibration", UNCALIBRATED))
+    withheld = graph.cut(withheld, before, before + extent, range(3))
+    std = graph.node("Sqrt", std * std + withheld * withheld)
     around = graph.join(low, shape - high)
     put = lambda part: (graph.node("Pad", part * boxed[1], around), GRID)
     leave = lambda part: put(graph.cut(part, before, before + extent, range(3)))

@@ -26,6 +26,7 @@ from qsmjax.models.unrolled import (
     EDGE,
     FLAT,
     ITERATIONS,
+    LEAST_NOISE,
     OFFSET,
     REFINEMENTS,
     REWEIGHTED,
@@ -69,6 +70,8 @@ def scan(frame: Frame, field: Value, mask: Value, noise: Value, magnitude: Value
     mean = graph.where(either, graph.total(trust) / graph.total(mask), 1.0)
     trust = graph.where(either, graph.node("Min", trust / mean, LARGEST_WEIGHT), mask)
     level = graph.where(told, 1 / mean, _noise_level(frame, kernel, field * mask, mask))
+    extent = graph.node("Sqrt", graph.total(field * field * mask) / graph.total(mask))
+    level = graph.node("Max", graph.node("Max", level, extent * LEAST_NOISE), 1e-6)
     # the magnitude shows the edges where the noise is the same everywhere
     most = graph.node("ReduceMax", noise * mask, keepdims=1)
     least = graph.node("ReduceMin", noise + (1 - mask) * most, keepdims=1)
@@ -97,7 +100,7 @@ def look(scan: Scan, plain: Value, chi: Value) -> list[Value]:
     frame, graph, mask, trust = scan.frame, scan.frame.graph, scan.mask, scan.trust
     both = doubled(frame, scan.kernel)
     makes = lambda x: multiply(frame, x, both)
-    level = graph.node("Max", scan.level, 1e-6)
+    level = scan.level
     residual = trust * (scan.field - makes(chi) * mask)
     back = makes(trust * residual) * mask
     step = _refine(graph, back, lambda x: makes(trust * trust * makes(x)) * mask + x * TRUST_REGION)
@@ -113,6 +116,17 @@ def look(scan: Scan, plain: Value, chi: Value) -> list[Value]:
         back / level,
         (graph.node("Log", level * 1e3) + OFFSET) * mask,
     ]
+
+
+def share(scan: Scan, chi: Value, change: Value) -> Value:
+    """Return the part of a change that the data allow."""
+    graph, mask, both = scan.frame.graph, scan.mask, doubled(scan.frame, scan.kernel)
+    makes = lambda x: scan.trust * multiply(scan.frame, x * mask, both) * mask
+    rest, moved = scan.trust * scan.field - makes(chi), makes(change)
+    mean = lambda a, b: graph.total(a * b) / graph.total(mask)
+    square, along, before = graph.node("Max", mean(moved, moved), 1e-30), mean(rest, moved), mean(rest, rest)
+    room = scan.level * (scan.level + 2 * graph.node("Sqrt", before))
+    return graph.node("Min", (along + graph.node("Sqrt", along * along + square * room)) / square, 1.0)
 
 
 def _noise_level(frame: Frame, kernel: Value, field: Value, mask: Value) -> Value:

@@ -77,9 +77,12 @@ def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any]
             seen = _look(begun, *scan)
             features = jnp.moveaxis(crop_to(jnp.moveaxis(seen, -1, 0), inside.shape), 0, -1)
             change, spread = apply(params, features, numbers, tile, halo)
+            allowed = _share(begun, pad_to(jnp.where(inside, change, 0), seen.shape[:3]), *scan)
+            withheld, change = (1 - allowed) * change, allowed * change
             maps = unrolled.corrected(features, change)
             begun = unrolled.Start(*[pad_to(jnp.where(inside, part, 0), seen.shape[:3]) for part in maps])
-        std = pad_to(jnp.where(inside, unrolled.deviation(features, spread, calibration), 0), seen.shape[:3])
+        std = jnp.hypot(unrolled.deviation(features, spread, calibration), withheld)
+        std = pad_to(jnp.where(inside, std, 0), seen.shape[:3])
         solution = Solution(
             chi=leave(begun.sharp, box, shape),
             std=leave(std, box, shape),
@@ -99,4 +102,4 @@ def _framed(field_map: FieldMap, box: Box) -> tuple[Any, ...]:
     return field, mask, dataclasses.replace(field_map.geometry, shape=shape), noise, magnitude
 
 
-_start, _look = jax.jit(unrolled.start), jax.jit(unrolled.look)
+_start, _look, _share = jax.jit(unrolled.start), jax.jit(unrolled.look), jax.jit(unrolled.share)

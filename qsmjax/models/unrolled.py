@@ -21,7 +21,7 @@ from qsmjax.inversion import data_terms
 from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.measured import measured
 from qsmjax.inversion.variation import minimise_variation
-from qsmjax.inversion.weighting import masked_mean
+from qsmjax.inversion.weighting import auto_weight, masked_mean
 from qsmjax.models.layers import Conv3d
 from qsmjax.numerics.arrays import Mask, Vector, Volume
 from qsmjax.numerics.kspace import multiply_k
@@ -44,6 +44,8 @@ FLAT = 1e-3
 """Slope of the signal's logarithm that is none [1/mm]: rounding must not make edges of a flat noise map."""
 BOOST = 1.15
 """Factor on the weight once the map's own edges are spared (all three chosen on heads 11 and 12: docs/learned.md)."""
+LEAST_NOISE = 0.02
+"""Least noise that a field is taken to have, over its size: what voxels and a mask's edge make of its model."""
 UNCALIBRATED = (0.0, 1.0, 0.0, 0.0, 0.0)
 """Calibration that leaves the spread as it is."""
 REFINEMENTS, TRUST_REGION = 5, 0.02
@@ -71,7 +73,8 @@ def start(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, m
       Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082 (edges of the magnitude).
       Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (reweighted l1).
     """
-    field, trust, _, weight = measured(field, mask, geometry, noise, magnitude)
+    field, trust, level = _known(field, mask, geometry, noise, magnitude)
+    weight = auto_weight(level, field, mask, geometry)
     term = data_terms.linear(field, trust)
     structure = jnp.ones((3, *field.shape))
     signal = _signal(mask, noise, magnitude)
@@ -96,6 +99,15 @@ def start(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, m
     found = structure * _spared(plain.chi, mask, geometry, EDGE, 1e-9)
     sharp = minimise(BOOST * jnp.asarray(weight), found, REWEIGHTED, plain)
     return Start(jnp.where(mask, plain.chi, 0), jnp.where(mask, sharp.chi, 0))
+
+
+def _known(
+    field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None
+) -> tuple[Volume, Volume, Float[Array, ""]]:
+    """Return the field in its mask, the trust in each voxel, and the noise: no less than a part of the field."""
+    field, trust, level, _ = measured(field, mask, geometry, noise, magnitude, weight=1.0)
+    size = jnp.sqrt(masked_mean(field**2, mask))
+    return field, trust, jnp.maximum(level, jnp.maximum(LEAST_NOISE * size, 1e-6))
 
 
 def _signal(mask: Mask, noise: Volume | None, magnitude: Volume | None) -> Volume | None:
@@ -127,8 +139,7 @@ def look(
     the mask. The noise map itself is not shown: it is made of the signal, whose grain a network would take for chi's.
     """
     dipole = inversion_kernel(geometry)
-    field, trust, level, _ = measured(field, mask, geometry, noise, magnitude, weight=1.0)
-    level = jnp.maximum(level, 1e-6)
+    field, trust, level = _known(field, mask, geometry, noise, magnitude)
     chi = begun.sharp
     makes = lambda x: multiply_k(x, dipole)
     residual = trust * (field - jnp.where(mask, makes(chi), 0))
@@ -148,6 +159,31 @@ def look(
         jnp.where(mask, jnp.log(level / 1e-3) + OFFSET, 0),
     )
     return jnp.stack(volumes, -1)
+
+
+def share(
+    begun: Start,
+    change: Volume,
+    field: Volume,
+    mask: Mask,
+    geometry: Geometry,
+    noise: Volume | None,
+    magnitude: Volume | None,
+) -> Float[Array, ""]:
+    """Return the part of a change that the data allow, from 0 to 1: the network may not leave them.
+
+        the largest t with ‖W (D (chi + t change) - f)‖ ≤ ‖W (D chi - f)‖ + noise
+
+    On heads it is one. On what is like nothing that the network has seen, the map that it began with is left.
+    """
+    field, trust, level = _known(field, mask, geometry, noise, magnitude)
+    dipole = inversion_kernel(geometry)
+    makes = lambda x: trust * jnp.where(mask, multiply_k(jnp.where(mask, x, 0), dipole), 0)
+    rest, moved = trust * field - makes(begun.sharp), makes(change)
+    mean = lambda a, b: masked_mean(a * b, mask)
+    square, along, before = jnp.maximum(mean(moved, moved), 1e-30), mean(rest, moved), mean(rest, rest)
+    room = level**2 + 2 * level * jnp.sqrt(before)
+    return jnp.minimum((along + jnp.sqrt(along**2 + square * room)) / square, 1)
 
 
 def corrected(features: Float[Array, "x y z f"], change: Volume) -> Start:

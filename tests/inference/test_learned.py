@@ -34,6 +34,17 @@ def test_the_shipped_network_inverts_with_a_deviation(scan):
     assert np.mean(np.abs(error(solution.chi)) < 2 * std[MASK]) > 0.8
 
 
+@pytest.mark.parametrize("noise", [1e-6, 1e-2], ids=["no noise", "noise alone"])
+def test_what_is_unlike_any_head_is_left_to_total_variation(noise):
+    width = np.linalg.norm(AT, axis=0)
+    chi = 0.1 * np.exp(-((width / 4) ** 2))
+    field = np.asarray(forward_field(chi, GRID, padding=0.5)) + noise * np.random.default_rng(0).normal(size=SHAPE)
+    scan = field_map(field, None, GRID, noise=noise)
+    inside = width < 8
+    error = lambda name: (np.asarray(INVERSIONS[name](scan).chi) - chi)[inside].std()
+    assert error("learned") < 2 * error("tv") + 1e-3
+
+
 def test_tiles_are_the_whole(scan):
     whole, tiled = INVERSIONS["learned"](scan), INVERSIONS["learned"](scan, tile=16, halo=16)
     assert np.abs(np.asarray(tiled.chi - whole.chi)).max() < 2e-3

@@ -39,13 +39,28 @@ def test_edges_of_the_signal_are_spared_and_a_flat_one_says_nothing():
 
 def test_the_residual_of_the_truth_is_the_noise():
     chi = jnp.asarray(CHI, jnp.float32)
-    seen = np.asarray(unrolled.look(unrolled.Start(chi, chi), FIELD, MASK, GRID, NOISE, None))
+    field = jnp.where(MASK, CLEAN + 10 * (FIELD - CLEAN), 0)
+    seen = np.asarray(unrolled.look(unrolled.Start(chi, chi), field, MASK, GRID, 10 * NOISE, None))
     assert seen.shape == (*SHAPE, unrolled.FEATURES)
     inside = np.asarray(MASK)
     np.testing.assert_allclose(unrolled.UNIT * np.sinh(seen[..., 0]), CHI, atol=1e-6)
     assert abs(2 * seen[inside][:, 5].std() - 1) < 0.1, "in units of the noise"
     assert not seen[~inside][:, 1:].any(), "nothing is known outside the mask"
     assert (seen[inside][:, 7] > 0).all(), "the last volume tells the inside from the outside"
+
+
+def test_the_data_allow_what_lies_within_their_noise_alone():
+    chi, change = jnp.asarray(CHI, jnp.float32), jnp.asarray(0.05 * RNG.normal(size=SHAPE), jnp.float32)
+    begun = unrolled.Start(chi, chi)
+    allowed = lambda step, noise: float(unrolled.share(begun, step, FIELD, MASK, GRID, noise, None))
+    assert allowed(change, 100 * NOISE) == 1 and allowed(0 * change, NOISE) == 1
+    part = allowed(100 * change, NOISE)
+    off = lambda t: jnp.where(
+        MASK, multiply_k(jnp.where(MASK, chi + 100 * t * change, 0), inversion_kernel(GRID)) - FIELD, 0
+    )
+    size = lambda volume: float(jnp.sqrt(jnp.mean(volume[MASK] ** 2)))
+    level = max(2e-4, unrolled.LEAST_NOISE * size(FIELD))
+    assert 0 < part < 0.01 and abs(size(off(part)) / (size(off(0)) + level) - 1) < 1e-3
 
 
 def test_geometry_in_numbers_follows_the_axes():
