@@ -3,7 +3,8 @@
     prox(s) = argmin_y E(y - f) + penalty/2 (y - s)²
 
     linear      E(d) = ½ W² d²                          noise is Gaussian in the field
-    nonlinear   E(d) = W² (1 - cos r d) / r²            noise is Gaussian in the complex signal; wraps cost nothing
+    nonlinear   E(d) = W² (1 - cos r d) / r²            noise is Gaussian in the complex signal; from a quarter turn on
+                                                        the pull stays what it is there
     robust      E(d) = κ W |d|                          outliers: the pull of a voxel does not grow with its error
 
 All three have the same curvature at small d when κ = √(π/2) noise level, so that one regularisation weight, and one set
@@ -47,7 +48,7 @@ def nonlinear(field: Volume, weights: Volume, radians: ArrayLike, penalty: float
     """Pull towards the field as least squares of the complex signal do.
 
     The voxel's equation d - d_s + c sin d = 0 is descended by quadratics that lie above 1 - cos: their curvature is
-    sin(d)/d. Three of them are exact to rounding but for errors near half a turn.
+    sin(d)/d. Three of them are exact to rounding but for errors of a quarter turn and more.
 
     References:
       Milovic et al., Magn. Reson. Med. 80:814 (2018), doi:10.1002/mrm.27073.
@@ -65,14 +66,16 @@ def nonlinear(field: Volume, weights: Volume, radians: ArrayLike, penalty: float
 
 
 def curvature(squared: Volume) -> Volume:
-    """Return sin(d)/d of d², by its series: to 3e-7 within half a turn, and a third of the time of a sine.
+    """Return sin(d)/d of d², by its series: to 3e-7, and a third of the time of a sine; beyond a quarter turn 1/d.
 
-    Beyond half a turn it would be negative; it is zero there, and the voxel is left to its prior.
+    The pull of a voxel then neither grows nor turns round: an unwrapped field gains nothing by a wrap, and
+    beside a calcification at 7 T, many turns from zero, the map would not find its way.
     """
     value = jnp.zeros_like(squared)
     for power in reversed(range(SERIES)):
         value = (-1) ** power / math.factorial(2 * power + 1) + squared * value
-    return jnp.where(squared < math.pi**2, jnp.maximum(value, 0), 0)
+    far = squared > (math.pi / 2) ** 2
+    return jnp.where(far, 1 / jnp.sqrt(jnp.where(far, squared, 1)), value)
 
 
 def robust(field: Volume, weights: Volume, level: Float[Array, ""], penalty: float = ROBUST_PENALTY) -> DataTerm:
