@@ -136,8 +136,9 @@ def output_path(args: argparse.Namespace) -> Path:
     if not target.parent.is_dir():
         raise UserError(f"-o must lie in a folder that exists, got {target.parent}: make it first")
     inputs = (*args.field, args.mask, args.noise, *(args.magnitude or ()), args.reference)
-    if any(name and Path(name).exists() and target.exists() and target.samefile(name) for name in inputs):
-        raise UserError(f"-o must not be an input, got {target}: choose another name")
+    for made in (target, deviation_path(target)):
+        if any(name and Path(name).exists() and made.exists() and made.samefile(name) for name in inputs):
+            raise UserError(f"-o must not be an input, got {made}: choose another name")
     # found out before the work, not after it
     with contextlib.suppress(_Tried), write_aside(target):
         raise _Tried

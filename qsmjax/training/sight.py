@@ -93,7 +93,8 @@ def see_bank(
 ) -> dict[str, Seen]:
     """See every scan of a bank; what has been seen is kept in a folder and not looked at again.
 
-    It is looked at again if the physics, or the stage before, would make something else of it than when it was kept.
+    It is looked at again if the physics, or the stage before, would make something else of a small scan than when it
+    was kept, by more than a hundredth. Another bank needs another folder.
 
     Args:
       bank: folder of scans.

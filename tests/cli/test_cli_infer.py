@@ -78,6 +78,14 @@ def test_the_sidecar_of_total_variation_tells_its_weight(folder, scan):
     assert np.linalg.norm(made - truth) / np.linalg.norm(truth) < 0.1
 
 
+def test_a_deviation_that_is_an_input_is_neither_written_over_nor_removed(folder, scan, capsys):
+    noise = write(folder / "field_desc-std_Chimap.nii.gz", np.where(scan[1], 1e-3, 0))
+    before = noise.read_bytes()
+    for words in ((), ("--method", "tkd")):
+        assert infer(folder / "field.nii.gz", "--noise", noise, *words) == 2
+        assert "must not be an input" in capsys.readouterr().err and noise.read_bytes() == before
+
+
 def test_the_deviation_of_another_methods_map_does_not_stay(folder):
     assert infer(folder / "field.nii.gz", "--no-figure") == 0 and (folder / "field_desc-std_Chimap.nii.gz").exists()
     assert infer(folder / "field.nii.gz", "--no-figure", "--method", "tkd") == 0
