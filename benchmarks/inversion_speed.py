@@ -20,6 +20,7 @@ import numpy as np
 import scipy.fft
 from fft_bound import least_seconds
 
+from qsmjax import load
 from qsmjax.inversion import METHODS
 from qsmjax.inversion.frame import MARGIN
 from qsmjax.numerics.box import bounding_box, frame_shape
@@ -50,7 +51,7 @@ def main() -> None:
     """Time each method, or its iteration."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs=3, default=(96, 96, 96))
-    parser.add_argument("--methods", nargs="+", choices=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=(*METHODS, "learned"))
     parser.add_argument("--bound", action="store_true")
     parser.add_argument("--repeats", type=int, default=4)
     args = parser.parse_args()
@@ -58,10 +59,12 @@ def main() -> None:
     if args.bound:
         print_bound(scan, args.methods or list(PAIRS), args.repeats)
         return
+    print(jax.devices()[0].device_kind)
     for name in args.methods or ["tkd", "tv", "nltv", "medi", "rts"]:
-        jax.block_until_ready(METHODS[name](scan).chi)
+        invert = load("learned") if name == "learned" else METHODS[name]
+        jax.block_until_ready(invert(scan).chi)
         start = time.perf_counter()
-        solution = METHODS[name](scan)
+        solution = invert(scan)
         jax.block_until_ready(solution.chi)
         seconds, count = time.perf_counter() - start, int(solution.iterations)
         each = f", {count} iterations, {seconds / count:.3f} s each" if count else ""

@@ -1,6 +1,6 @@
-"""Time a training step of QSMnet beside the same network in PyTorch, on this machine's CPU, in turn.
+"""Time a training step of QSMnet beside the same network in PyTorch, on this machine's CPU or GPU, in turn.
 
-    python benchmarks/training.py [--width 32] [--patch 64] [--batch 2] [--repeat 3]
+    python benchmarks/training.py [--width 32] [--patch 64] [--batch 2] [--repeat 3] [--dtype float32]
 
 A step is forward, L1 loss, gradient and Adam, on one batch that does not change. Prints seconds of wall and of
 processor time of both (the best of the repetitions), and PyTorch's over ours: above 1, ours is the faster. Processor
@@ -31,23 +31,25 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=64)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic of both")
     parser.add_argument("--no-data", action="store_true", help="leave out the step that makes its data")
     args = parser.parse_args()
-    names = ("width", "depth", "kernel", "patch", "batch")
+    names = ("width", "depth", "kernel", "patch", "batch", "dtype")
     config = with_settings(preset("qsmnet"), [f"{name}={getattr(args, name)}" for name in names])
     rng = np.random.default_rng(0)
     field, chi = (rng.standard_normal((args.batch, *config.patch, 1), np.float32) for _ in range(2))
     steps = {"qsmjax": our_step(config, field, chi), "PyTorch": torch_step(config, field, chi)}
     times = best(steps, args.repeat)
-    print(f"QSMnet of width {args.width}, depth {args.depth}, {args.batch} patches of {args.patch}^3")
+    print(f"QSMnet of width {args.width}, depth {args.depth}, {args.batch} patches of {args.patch}^3, {args.dtype}")
+    print(f"on {jax.devices()[0].device_kind}")
     for name, (wall, cpu) in times.items():
-        print(f"  {name:24s} {wall:8.2f} s, {cpu:8.2f} s of processor time")
+        print(f"  {name:24s} {wall:8.3f} s, {cpu:8.3f} s of processor time")
     wall, cpu = (times["PyTorch"][i] / times["qsmjax"][i] for i in (0, 1))
     print(f"  PyTorch / qsmjax         {wall:8.2f}    {cpu:8.2f}")
     if not args.no_data:
         whole = best({"with its data": whole_step(config)}, args.repeat)["with its data"]
         share = 1 - times["qsmjax"][1] / whole[1]
-        print(f"  qsmjax, all of a step    {whole[0]:8.2f} s, {whole[1]:8.2f} s: data and losses {100 * share:.0f} %")
+        print(f"  qsmjax, all of a step    {whole[0]:8.3f} s, {whole[1]:8.3f} s: data and losses {100 * share:.0f} %")
 
 
 def our_step(config, field, chi):
@@ -122,14 +124,23 @@ def torch_step(config, field, chi):
                 maps = up(torch.cat([skips.pop(), rise(maps)], 1))
             return self.last(maps)
 
-    network = Net()
+    place = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    network = Net().to(place, memory_format=torch.channels_last_3d)
     optimiser = torch.optim.Adam(network.parameters(), 1e-3)
-    given, wanted = (torch.tensor(np.moveaxis(a, -1, 1).copy()) for a in (field, chi))
+    given, wanted = (torch.tensor(np.moveaxis(a, -1, 1).copy(), device=place) for a in (field, chi))
+    half = torch.autocast(place, torch.bfloat16, enabled=config.dtype == "bfloat16")
+    # as XLA does by itself
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
 
     def call():
         optimiser.zero_grad(set_to_none=True)
-        (network(given) - wanted).abs().mean().backward()
+        with half:
+            loss = (network(given) - wanted).abs().mean()
+        loss.backward()
         optimiser.step()
+        if place == "cuda":
+            torch.cuda.synchronize()
 
     return call
 

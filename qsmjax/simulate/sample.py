@@ -4,6 +4,7 @@ The class of a place is the one whose indicator, smoothed by about a voxel of th
 largest. So boundaries are smooth below the label map's voxels, on oblique grids too.
 """
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -16,6 +17,10 @@ from qsmjax.simulate.tissue import TISSUES
 
 SMOOTH = 0.7
 """Standard deviation by which the indicators of the classes are smoothed [voxels of the label map]."""
+
+
+MARGIN = 4
+"""Voxels of the label map about a grid that its classes are smoothed with: they reach three."""
 
 
 class Parts(NamedTuple):
@@ -38,6 +43,7 @@ def sample(head: Anatomy, shape: tuple[int, ...], affine: np.ndarray, *, everyth
       everything: whether what lies outside the brain is sampled too; if not it counts as nothing.
     """
     to_labels = np.linalg.inv(head.affine) @ affine
+    head, to_labels = _within_reach(head, to_labels, shape)
     kept = [i for i, name in enumerate(head.names) if everything or name in TISSUES]
     best, classes = np.full(shape, 0.2, np.float32), np.full(shape, head.names.index("air"), np.uint8)
     indicators = [(i, head.classes == i) for i in kept] + [(-1, head.brain)]
@@ -65,6 +71,20 @@ def sample(head: Anatomy, shape: tuple[int, ...], affine: np.ndarray, *, everyth
         m0 *= brain
     _paint(head, affine, (chi, m0, r2s))
     return Parts(chi, m0, r2s, brain, classes)
+
+
+def _within_reach(head: Anatomy, to_labels: np.ndarray, shape: tuple[int, ...]) -> tuple[Anatomy, np.ndarray]:
+    """Cut from a head what a grid does not reach: most of it, where the grid is a small box."""
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1).reshape(-1, 3)
+    reach = corners @ to_labels[:3, :3].T + to_labels[:3, 3]
+    # at least a voxel, where the grid lies beyond the head
+    first = np.clip(np.floor(reach.min(0)) - MARGIN, 0, np.asarray(head.classes.shape) - 1).astype(int)
+    last = np.clip(np.ceil(reach.max(0)) + 1 + MARGIN, first + 1, head.classes.shape).astype(int)
+    box = tuple(slice(a, b) for a, b in zip(first, last))
+    moved = to_labels.copy()
+    moved[:3, 3] -= first
+    parts = {name: getattr(head, name)[box] for name in ("classes", "brain", "texture")}
+    return dataclasses.replace(head, **parts), moved
 
 
 def _smooth(indicator: np.ndarray, to_labels: np.ndarray, shape: tuple[int, ...]):

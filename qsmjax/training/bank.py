@@ -1,13 +1,16 @@
 """Scans of simulated heads for a network that holds the physics: any grid, any direction of B0, any noise.
 
-Each subject is a label map that is stretched, mirrored, and given tissues, texture, veins and lesions of its own. It is
-scanned as a whole head and in boxes of finer voxels, the brain's mask cut to the box, so that every field is made by
-what lies inside and the dipole holds between field and truth. On the host; a scan is a small file, so that a bank is
-made once, or goes on being made while the training runs.
+Each subject is a label map that is bent, stretched, mirrored, and given tissues, texture, veins and lesions of its own.
+It is scanned as a whole head and in boxes of finer voxels, the brain's mask cut to the box, so that every field is made
+by what lies inside and the dipole holds between field and truth. On the host, by a process a core; a scan is a small
+file, so that a bank is made once.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -17,15 +20,17 @@ import numpy as np
 import scipy.ndimage
 from jaxtyping import Bool, Float
 
+from qsmjax.background.sharp import remove_v_sharp
 from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import load_volume
 from qsmjax.numerics.resample import resample_k
 from qsmjax.physics.dipole import forward_field
-from qsmjax.physics.geometry import geometry_from_affine
+from qsmjax.physics.geometry import Geometry, geometry, geometry_from_affine
 from qsmjax.simulate.anatomy import Anatomy, anatomy
 from qsmjax.simulate.lesions import Kind, Lesion
 from qsmjax.simulate.sample import sample
 from qsmjax.simulate.scan import Grid, grid_around, refine
+from qsmjax.simulate.warp import warp_labels
 
 BOXES = 4
 BOX = 80
@@ -37,6 +42,12 @@ NOISE = (1.5e-4, 4e-3)
 MAGNITUDE_NOISE = 15.0
 """Relative noise of the magnitude for each ppm of the field's: that of 3 T and an echo of 19 ms. A noise map is made of
 magnitudes, and shares it."""
+RESIDUE, FILTERED = 0.4, 0.2
+"""Parts of the scans with a residue of background, and with a field that V-SHARP made of a total one."""
+RIM = 12
+"""Voxels about a scan in which what makes the background may lie."""
+WIDEST = (6, 12)
+"""Widest balls of V-SHARP, the one or the other [mm]."""
 UNTOLD = 4
 """One scan in so many comes without its noise map, as a field alone does."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -63,13 +74,13 @@ class Example(NamedTuple):
 
 
 def draw_subject(rng: np.random.Generator, path: str | Path) -> Anatomy:
-    """Make a subject of a label map: stretched by up to a tenth, mirrored by chance, every tissue drawn anew."""
+    """Make a subject of a label map: bent, stretched by up to a tenth, mirrored by chance, every tissue drawn anew."""
     volume = load_volume(path)
-    warp = np.diag([*(rng.uniform(0.9, 1.1, 3) * [rng.choice([-1, 1]), 1, 1]), 1])
+    stretch = np.diag([*(rng.uniform(0.9, 1.1, 3) * [rng.choice([-1, 1]), 1, 1]), 1])
     lesions = [Lesion(kind) for kind in KINDS for _ in range(rng.poisson(0.6))]
     key = jax.random.key(int(rng.integers(2**31)))
-    labels = np.rint(volume.data).astype(np.int32)
-    head = anatomy(key, labels, warp @ volume.affine, veins=int(rng.integers(40, 170)), lesions=lesions)
+    labels = warp_labels(jax.random.fold_in(key, 0), np.rint(volume.data).astype(np.int32), volume.affine)
+    head = anatomy(key, labels, stretch @ volume.affine, veins=int(rng.integers(40, 170)), lesions=lesions)
     # one subject in four looks like no head: what the network knows must not hang on the usual contrasts alone
     strange = rng.uniform() < 0.25
     contrast, grain = rng.uniform(0.7, 1.4), np.exp(0.5 * rng.normal())
@@ -112,8 +123,13 @@ def scan_grid(rng: np.random.Generator, head: Anatomy, grid: Grid) -> Example:
     m0 = cut(parts.m0 * np.exp(-0.012 * parts.r2s) * brain)
     noise = _noise(rng, mask, m0)
     field = clean + noise * rng.standard_normal(grid.shape, np.float32)
-    if rng.uniform() < 0.5:
-        field += _residue(rng, mask, clean, where)
+    chance = rng.uniform()
+    if chance < RESIDUE:
+        strength = float(rng.uniform(0.02, 0.25) * clean[mask].std())
+        field += _background(rng, mask, where, strength)
+    elif chance < RESIDUE + FILTERED:
+        strength = float(np.exp(rng.uniform(*np.log((2, 30)))) * clean[mask].std())
+        field, mask = _filtered(rng, field + _background(rng, mask, where, strength), mask, where)
     return Example(
         np.where(mask, field, 0).astype(np.float32),
         np.where(mask, cut(source), 0).astype(np.float32),
@@ -143,13 +159,35 @@ def told_noise(rng: np.random.Generator, noise: np.ndarray) -> np.ndarray:
     return noise * np.exp(MAGNITUDE_NOISE * noise * grain)
 
 
-def _residue(rng: np.random.Generator, mask: np.ndarray, clean: np.ndarray, where) -> np.ndarray:
-    """Make the field of sources just outside the mask, weak beside the local field: what was not removed."""
+def _background(rng: np.random.Generator, mask: np.ndarray, where: Geometry, strength: float) -> np.ndarray:
+    """Make the field of sources just outside the mask, of a standard deviation within it [ppm]."""
+    mask, wide = np.pad(mask, RIM), _widened(where)
     shell = scipy.ndimage.binary_dilation(mask, iterations=6) & ~scipy.ndimage.binary_dilation(mask, iterations=2)
     rough = scipy.ndimage.gaussian_filter(rng.standard_normal(mask.shape, np.float32), rng.uniform(1.5, 6)) * shell
-    field = np.asarray(forward_field(rough, where))
-    strength = rng.uniform(0.02, 0.25) * clean[mask].std() / max(float(field[mask].std()), 1e-12)
-    return (strength * field).astype(np.float32)
+    field = np.asarray(_field(rough, wide))
+    return _narrowed(strength / max(float(field[mask].std()), 1e-12) * field).astype(np.float32)
+
+
+def _filtered(
+    rng: np.random.Generator, field: np.ndarray, mask: np.ndarray, where: Geometry
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take the background out of a total field by V-SHARP: what is left of it, and the mask that is left."""
+    local, kept = _v_sharp(np.pad(field, RIM), np.pad(mask, RIM), _widened(where), int(rng.choice(WIDEST)))
+    return _narrowed(np.asarray(local)), _narrowed(np.asarray(kept))
+
+
+@partial(jax.jit, static_argnums=3)
+def _v_sharp(field, mask, where, widest):
+    return remove_v_sharp(field, mask, where, radii=tuple(float(r) for r in range(widest, 1, -2)), threshold=0.05)
+
+
+def _widened(where: Geometry) -> Geometry:
+    x, y, z = (n + 2 * RIM for n in where.shape)
+    return geometry((x, y, z), where.voxel_size, where.b0_dir)
+
+
+def _narrowed(volume: np.ndarray) -> np.ndarray:
+    return volume[RIM:-RIM, RIM:-RIM, RIM:-RIM]
 
 
 def _voxel_size(rng: np.random.Generator, low: float, high: float) -> tuple[float, float, float]:
@@ -190,7 +228,13 @@ def load_example(path: Path) -> Example:
 
 
 def make_bank(
-    folder: Path, labels: list[Path], *, subjects: int, seed: int = 0, share: tuple[int, int] = (0, 1)
+    folder: Path,
+    labels: list[Path],
+    *,
+    subjects: int,
+    seed: int = 0,
+    workers: int = 1,
+    tell: Callable[[int], None] = lambda left: None,
 ) -> int:
     """Make the scans of a bank that are not there yet.
 
@@ -199,20 +243,44 @@ def make_bank(
       labels: label maps, which the subjects take in turns.
       subjects: how many.
       seed: of everything.
-      share: which of how many processes this is; they share the subjects.
+      workers: processes to share them; what they make does not depend on it.
+      tell: is called after each subject with how many are left.
 
     Returns:
-      How many scans were made.
+      How many subjects were made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = 0
-    for number in range(share[0], subjects, share[1]):
-        names = [folder / f"{number:04d}_{i}.npz" for i in range(1 + BOXES)]
-        if all(name.exists() for name in names):
-            continue
-        rng = np.random.default_rng((seed, number))
-        head = draw_subject(rng, labels[number % len(labels)])
-        for i, (name, example) in enumerate(zip(names, draw_scans(rng, head))):
-            save_example(name, untold(example) if (number + i) % UNTOLD == 0 else example)
-            made += 1
-    return made
+    missing = [number for number in range(subjects) if not all(name.exists() for name in _names(folder, number))]
+    make = partial(_make_subject, folder, labels, seed)
+    if workers == 1 or len(missing) < 2:
+        for left, number in reversed(list(enumerate(reversed(missing)))):
+            make(number)
+            tell(left)
+        return len(missing)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(missing)), spawn, initializer=_begin_worker) as pool:
+        made = [pool.submit(make, number) for number in missing]
+        for count, each in enumerate(as_completed(made), 1):
+            each.result()
+            tell(len(missing) - count)
+    return len(missing)
+
+
+def _names(folder: Path, number: int) -> list[Path]:
+    return [folder / f"{number:04d}_{i}.npz" for i in range(1 + BOXES)]
+
+
+def _make_subject(folder: Path, labels: list[Path], seed: int, number: int) -> None:
+    rng = np.random.default_rng((seed, number))
+    head = draw_subject(rng, labels[number % len(labels)])
+    for i, (name, example) in enumerate(zip(_names(folder, number), draw_scans(rng, head))):
+        save_example(name, untold(example) if (number + i) % UNTOLD == 0 else example)
+
+
+def _begin_worker() -> None:
+    """Keep a worker to one core: the accelerator is the training's, and there is a worker for every core."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})

@@ -21,8 +21,9 @@ class TrainConfig:
       preset: the name that it began from.
       seed: of the weights, the samples and the noise.
 
-      network: "qsmnet", or "correction" for the learned inversion (`training.learn`), which heeds seed, dtype, patch,
-        subjects, stages, batch, steps, learning_rate and validate_every alone.
+      network: "qsmnet", or "correction" for the learned inversion (`training.learn`), which heeds seed, width, blocks,
+        dtype, patch, subjects, stages, batch, steps, learning_rate and validate_every alone.
+      blocks: residual blocks of the learned inversion's network at each resolution; `width` is that of the finest.
       width, depth, kernel, activation, momentum, dtype, remat: QSMnet's (`models.qsmnet`).
       subjects: simulated for the learned inversion's bank.
       stages: of the learned inversion, trained one after the other, each for `steps`.
@@ -63,6 +64,7 @@ class TrainConfig:
     network: str = "qsmnet"
     subjects: int = 24
     stages: int = 1
+    blocks: int = 1
     width: int = 32
     depth: int = 4
     kernel: int = 5
@@ -106,7 +108,7 @@ class TrainConfig:
         Raises:
           ValueError: if a value is out of range; names it, what it must be, and what it was.
         """
-        self._positive("width", "kernel", "subjects", "stages", "batch", "accumulate")
+        self._positive("width", "kernel", "blocks", "subjects", "stages", "batch", "accumulate")
         self._positive("steps", "validate_every", "checkpoint_every")
         self._positive("learning_rate", "patch", "voxel_size", "grid", "validation_shape")
         for name in ("depth", "warmup", "clip", "noise", "chi_scale", "loss_l1", "loss_model", "loss_gradient"):
@@ -127,7 +129,8 @@ class TrainConfig:
     def model(self) -> dict[str, Any]:
         """Return the part that `models.build` takes."""
         if self.network == "correction":
-            return {"name": "correction", "dtype": self.dtype}
+            widths = tuple(self.width * level for level in (1, 2, 3))
+            return {"name": "correction", "dtype": self.dtype, "width": widths, "blocks": self.blocks}
         names = ("width", "depth", "kernel", "activation", "momentum", "dtype", "remat")
         return {"name": self.network, **{name: getattr(self, name) for name in names}}
 

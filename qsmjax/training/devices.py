@@ -68,8 +68,11 @@ def compile_step(step: Callable, devices: Sequence[jax.Device]) -> CompiledStep:
     spread = jax.pmap(lambda state: state, AXIS, devices=everywhere)
     share = lambda a: np.reshape(a, (count, -1, *np.shape(a)[1:]))
     copies = lambda a: np.broadcast_to(np.asarray(a), (count, *np.shape(a)))
+    run = lambda state, batch: mapped(state, jax.tree.map(share, batch))
+    # steps that the CPU's devices have not ended share its threads, and can wait for one another without end
+    orderly = lambda state, batch: jax.block_until_ready(run(state, batch))
     return CompiledStep(
-        run=lambda state, batch: mapped(state, jax.tree.map(share, batch)),
+        run=orderly if devices[0].platform == "cpu" else run,
         place=lambda state: spread(jax.tree.map(copies, jax.device_get(state))),
         take=lambda tree: jax.device_get(jax.tree.map(lambda a: a[0], tree)),
     )

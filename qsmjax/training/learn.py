@@ -9,6 +9,7 @@ Whatever is there is not made again, so a run that was ended goes on. Batches fo
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,11 +33,14 @@ from qsmjax.training.bank import make_bank
 from qsmjax.training.checkpoint import LICENCE, WEIGHTS
 from qsmjax.training.config import TrainConfig, from_dict
 from qsmjax.training.devices import choose_devices, compile_step, compiled
-from qsmjax.training.sight import ROUND, Seen, see_bank
+from qsmjax.training.loader import Loader
+from qsmjax.training.sight import Seen, rounded, see_bank
 from qsmjax.training.stopping import stop_signals
 
 STATE = "state.safetensors"
 EMA = 0.995
+TOLD = 8
+"""Subjects between two lines about how many are left."""
 HELD_OUT = 2
 """Subjects that are not trained on: the last of the bank."""
 JUDGED = 24
@@ -90,7 +94,14 @@ def learn(
     if not found:
         raise ValueError(f"{labels} must hold label maps (.nii, .nii.gz), got none")
     say(f"{config.subjects} subjects out of {len(found)} label maps: the scans are simulated first")
-    make_bank(workdir / "bank", found, subjects=config.subjects, seed=config.seed)
+    make_bank(
+        workdir / "bank",
+        found,
+        subjects=config.subjects,
+        seed=config.seed,
+        workers=os.cpu_count() or 1,
+        tell=lambda left: None if left % TOLD else say(f"{left} subjects left"),
+    )
     network = build(config.model())
     assert isinstance(network, unrolled.Correction)
     run = Run(workdir, config, network, f"{config.subjects} subjects of {labels.name}", say, devices)
@@ -144,10 +155,13 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
     first = len(before) * config.steps
     placed, rows, pending = step.place(progress), record.read_rows(run.workdir, first + int(progress.step)), []
     begun, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
+    loader = Loader(lambda number: draw(config, number + 1, own, config.batch), config.steps, int(progress.step))
     with stop_signals() as told:
         for taken in range(int(progress.step) + 1, until + 1):
-            placed, terms = step.run(placed, draw(config, taken, own, config.batch))
-            pending.append(step.take(terms))
+            placed, terms = step.run(placed, next(loader))
+            # the step before this one's: the device is never waited for, nor left far behind
+            pending.append(terms)
+            pending[-2:-1] = map(step.take, pending[-2:-1])
             if told(taken) and taken != until:
                 progress = step.take(placed)
                 save(folder, run.config, progress)
@@ -155,6 +169,7 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
             if taken % config.validate_every and taken != until:
                 continue
             spent_here = time.monotonic() - begun
+            pending[-1] = step.take(pending[-1])
             row = {"step": float(first + taken), "seconds": spent + spent_here, **record.mean_row(pending)}
             if not np.isfinite(row["loss"]):
                 raise ValueError(f"loss must stay finite, got {row['loss']} by step {taken}: lower learning_rate")
@@ -233,7 +248,7 @@ def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], 
     rng, rows, sizes = np.random.default_rng(seed), [], []
     for seen in scans:
         x, y, z = seen.mask.shape
-        features = jnp.pad(seen.features.astype(np.float32), [*[(0, -n % ROUND) for n in (x, y, z)], (0, 0)])
+        features = jnp.pad(seen.features.astype(np.float32), [*[(0, rounded(n) - n) for n in (x, y, z)], (0, 0)])
         numbers = unrolled.about(jnp.asarray(seen.voxel_size), jnp.asarray(seen.b0_dir))
         change, spread = unrolled.correct(network, params, features, numbers)
         sharp = unrolled.corrected(features, change).sharp

@@ -97,7 +97,7 @@ def train(
         else:
             state = checkpoints.restore(state)
         taken, count = int(state.step), len(chosen) * jax.process_count()
-        loader = Loader(source, rows, config.steps, checkpoints.next_batch())
+        loader = Loader(lambda step: source.batch(step, rows), config.steps, checkpoints.next_batch())
         trace = Trace(Path(workdir) / "profile" if profile and hosts.is_first() else None, taken)
         journal = Journal(Path(workdir), config, source.description, count, taken, writing=hosts.is_first())
         run = _Run(config, network, step, checkpoints, watcher, held_out, journal)

@@ -5,6 +5,7 @@ W/stage_1/seen/    of the map that the first stage made of it; and so on
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +25,10 @@ from qsmjax.training.bank import Example, load_example
 
 PROBE = "probe.npy"
 """What is seen of a small scan that never changes: when that is something else, all that is kept is stale."""
-ROUND = 16
-"""Frames are rounded up to a multiple of this, so that few are compiled for."""
+ROUND, COARSE = 16, 64
+"""Frames are rounded up to a multiple of this, so that few are compiled for; the second where not the CPU works."""
+READERS = 3
+"""Scans that are read, looked at and kept at a time where not the CPU works."""
 
 
 class Seen(NamedTuple):
@@ -55,7 +58,7 @@ def see(example: Example, begin: Callable[..., unrolled.Start] | None = None) ->
         start itself.
     """
     box = bounding_box(example.mask)
-    x, y, z = (-(-n // ROUND) * ROUND for n in frame_shape(box, MARGIN))
+    x, y, z = (rounded(n) for n in frame_shape(box, MARGIN))
     grid = geometry((x, y, z), example.voxel_size, example.b0_dir)
     enter = lambda part: pad_to(jnp.asarray(part[box]), (x, y, z))
     noise = enter(example.noise) if example.noise.any() else None
@@ -73,13 +76,19 @@ def see(example: Example, begin: Callable[..., unrolled.Start] | None = None) ->
     )
 
 
+def rounded(size: int) -> int:
+    """Round a frame's size up to one of the few that are compiled for."""
+    multiple = ROUND if jax.default_backend() == "cpu" else COARSE
+    return -(-size // multiple) * multiple
+
+
 _start, _look = jax.jit(unrolled.start), jax.jit(unrolled.look)
 
 
 def see_next(example: Example, seen: Seen, network: unrolled.Correction, params: Any) -> Seen:
     """Let the physics look at the map that a stage makes of what it saw."""
     x, y, z = seen.mask.shape
-    features = jnp.pad(seen.features.astype(np.float32), [*[(0, -n % ROUND) for n in (x, y, z)], (0, 0)])
+    features = jnp.pad(seen.features.astype(np.float32), [*[(0, rounded(n) - n) for n in (x, y, z)], (0, 0)])
     numbers = unrolled.about(jnp.asarray(seen.voxel_size), jnp.asarray(seen.b0_dir))
     change, _ = unrolled.correct(network, params, features, numbers)
     begun = unrolled.corrected(features, change)
@@ -105,8 +114,8 @@ def see_bank(
     """
     folder.mkdir(parents=True, exist_ok=True)
     _drop_stale(folder, network, params)
-    scans = {}
-    for path in sorted(bank.glob("*.npz")):
+
+    def seen(path: Path) -> Seen:
         kept = folder / path.name
         if not kept.exists():
             example = load_example(path)
@@ -114,8 +123,11 @@ def see_bank(
             with write_aside(kept) as temporary, temporary.open("wb") as file:
                 np.savez(file, **made._asdict())
         with np.load(kept, allow_pickle=False) as parts:
-            scans[path.stem] = Seen(**parts)
-    return scans
+            return Seen(**parts)
+
+    paths = sorted(bank.glob("*.npz"))
+    with ThreadPoolExecutor(1 if jax.default_backend() == "cpu" else READERS) as pool:
+        return dict(zip([path.stem for path in paths], pool.map(seen, paths)))
 
 
 def _drop_stale(folder: Path, network: unrolled.Correction, params: Any) -> None:
