@@ -158,6 +158,7 @@ NARROW: dict[str, Any] = {
     "width": 24,
     "depth": 3,
     "kernel": 3,
+    "momentum": 0.9,
     "dtype": "bfloat16",
     "variants": 2,
     "batch": 4,
