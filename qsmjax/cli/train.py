@@ -142,8 +142,10 @@ def choose_data(
     maps += [] if labels is None else load_labels(labels, config)
     if not maps:
         return Drawn(config), held_out
-    if not held_out and len(maps) > 1:
-        maps, held_out = maps[:-1], maps[-1:]
+    # all heads of the last label map: none of them may be one that the network knows under another shape
+    last = 1 if labels is None else config.variants
+    if not held_out and len(maps) > last:
+        maps, held_out = maps[:-last], maps[-last:]
     return Patches(config, maps), held_out
 
 

@@ -32,6 +32,16 @@ def test_a_label_map_becomes_a_map(tmp_path):
     np.testing.assert_array_equal(again.chi, found.chi)
 
 
+def test_a_label_map_gives_as_many_heads_as_asked_for(tmp_path):
+    head_of_labels(tmp_path)
+    first, bent = load_labels(tmp_path, with_settings(CONFIG, ["variants=2"]))
+    np.testing.assert_array_equal(load_labels(tmp_path, CONFIG)[0].chi, first.chi)
+    assert first.name == "head.nii.gz" and bent.name == "head.nii.gz (1)"
+    assert 0.8 < bent.mask.sum() / first.mask.sum() < 1.25
+    assert bent.mask.shape != first.mask.shape or (bent.mask != first.mask).any()
+    assert abs(bent.chi[bent.mask].mean()) < 1e-3
+
+
 def test_what_is_no_label_map_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="must be a folder of label maps"):
         load_labels(tmp_path / "none", CONFIG)
