@@ -57,9 +57,9 @@ def compile_step(step: Callable, devices: Sequence[jax.Device]) -> CompiledStep:
       devices: those of this process to use; of other processes as many.
     """
     if len(devices) * jax.process_count() == 1:
-        run = jax.jit(partial(step, axis_name=None), donate_argnums=0)
+        alone = jax.jit(partial(step, axis_name=None), donate_argnums=0)
         place = lambda state: jax.device_put(state, devices[0])
-        return CompiledStep(run, place, jax.device_get)
+        return CompiledStep(alone, place, jax.device_get)
 
     count = len(devices)
     everywhere = _of_all_processes(count)
