@@ -126,7 +126,9 @@ def see_bank(
             return Seen(**parts)
 
     paths = sorted(bank.glob("*.npz"))
-    with ThreadPoolExecutor(1 if jax.default_backend() == "cpu" else READERS) as pool:
+    if jax.default_backend() == "cpu":
+        return {path.stem: seen(path) for path in paths}
+    with ThreadPoolExecutor(READERS) as pool:
         return dict(zip([path.stem for path in paths], pool.map(seen, paths)))
 
 
