@@ -18,7 +18,7 @@ from qsmjax.export.fourier import (
 from qsmjax.export.graph import BOOL, FLOAT, Graph, Value
 from qsmjax.inversion.data_terms import DATA_PENALTY
 from qsmjax.inversion.variation import RELAXATION, SUPPORT_PENALTY
-from qsmjax.inversion.weighting import BALANCE, BISECTIONS, LARGEST_WEIGHT
+from qsmjax.inversion.weighting import BALANCE, BISECTIONS, LARGEST_WEIGHT, LEAST_INSIDE, SHARPENED
 from qsmjax.inversion.weighting import CONE as LEVEL_CONE
 from qsmjax.models.unrolled import (
     BOOST,
@@ -132,19 +132,35 @@ def share(scan: Scan, chi: Value, change: Value) -> Value:
 def _noise_level(frame: Frame, kernel: Value, field: Value, mask: Value) -> Value:
     """Return the noise that stands in the cone, where no chi makes a field: `inversion.weighting.noise_level`."""
     graph, narrow = frame.graph, kernel / LEVEL_CONE
+    sharp, inside = field, mask
+    for _ in range(SHARPENED):
+        sharp = _laplacian(graph, sharp) / 12
+        even = graph.node("Equal", _laplacian(graph, inside), 0.0, kind=BOOL)
+        inside = inside * graph.cast(even, FLOAT)
+    enough = graph.node("GreaterOrEqual", graph.total(inside), float(LEAST_INSIDE), kind=BOOL)
+    inside = graph.where(enough, inside, mask)
+    cone = graph.node("Exp", -(narrow * narrow))
+    passed = graph.node("Abs", multiply(frame, sharp * inside, doubled(frame, cone)))
     high = laplacian(frame, (graph.constant([1.0], FLOAT),) * 3) / 12
-    band = graph.node("Exp", -(narrow * narrow)) * high * high
-    passed = graph.node("Abs", multiply(frame, field, doubled(frame, band)))
-    gain = graph.node("Sqrt", mean_over_spectrum(frame, band * band))
-    wanted = graph.total(mask) / 2
+    band = cone
+    for _ in range(SHARPENED):
+        band = band * high
+    kernel = backward(frame, graph.join(band, band * 0.0, axis=2))
+    parts, shape = forward(frame, inside), forward(frame, kernel * kernel)
+    half = graph.size(parts, 2) / 2
+    real, imaginary = graph.cut(parts, [0], half, [2]), graph.cut(parts, half, graph.size(parts, 2), [2])
+    overlap = (real * real + imaginary * imaginary) * graph.cut(shape, [0], half, [2])
+    variance = mean_over_spectrum(frame, overlap) / graph.total(inside)
+    gain = graph.node("Sqrt", graph.node("Max", variance, 1e-12))
+    wanted = graph.total(inside) / 2
 
     def halve(low, high):
         middle = (low + high) / 2
         below = graph.cast(graph.node("LessOrEqual", passed, middle, kind=BOOL), FLOAT)
-        enough = graph.node("GreaterOrEqual", graph.total(below * mask), wanted, kind=BOOL)
+        enough = graph.node("GreaterOrEqual", graph.total(below * inside), wanted, kind=BOOL)
         return [graph.where(enough, low, middle), graph.where(enough, middle, high)]
 
-    largest = graph.node("ReduceMax", passed * mask, keepdims=1)
+    largest = graph.node("ReduceMax", passed * inside, keepdims=1)
     return graph.repeat(BISECTIONS, halve, [largest * 0.0, largest])[1] / (0.6745 * gain)
 
 
@@ -213,6 +229,12 @@ def _refine(graph: Graph, right: Value, operate) -> Value:
         before, square = square, product(residual, residual)
         way = residual + square / before * way
     return solved
+
+
+def _laplacian(graph: Graph, volume: Value) -> Value:
+    """Take the seven-point Laplacian of a periodic volume [per voxel], as `numerics.operators` does."""
+    parts = [_step_back(graph, _step(graph, volume, axis), axis) for axis in range(3)]
+    return -(parts[0] + parts[1] + parts[2])
 
 
 def _step(graph: Graph, volume: Value, axis: int) -> Value:

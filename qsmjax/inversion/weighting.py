@@ -10,15 +10,21 @@ from jaxtyping import Array, Float
 
 from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.numerics.arrays import Mask, Shape, Volume
-from qsmjax.numerics.kspace import multiply_k
-from qsmjax.numerics.operators import laplacian_k
+from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
+from qsmjax.numerics.operators import laplacian, laplacian_k
 from qsmjax.physics.geometry import Geometry
 
 BALANCE = 1.1
 """Automatic weight over the standard deviation of the noise's own dual field: best on heads (docs/inversions.md)."""
 
-CONE = 0.1
+CONE = 0.05
 """|D| below which the field of any chi is counted as nothing, when the noise is read off the field."""
+
+SHARPENED = 3
+"""Laplacians of the field before its noise is read off: each takes a layer of voxels off the mask."""
+
+LEAST_INSIDE = 500
+"""Voxels that must be left for it; of a smaller mask the whole is used, rim and all."""
 
 BISECTIONS = 24
 """Halvings of the range in which a quantile is sought: to 1e-7 of the largest value."""
@@ -46,20 +52,28 @@ def data_weights(mask: Mask, noise: Volume | None, magnitude: Volume | None) -> 
 def noise_level(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None = None) -> Float[Array, ""]:
     """Return the standard deviation of the field's noise [ppm]: the noise map's harmonic mean, or off the field itself.
 
-    No chi makes a field in the cone |D| < `CONE`, so what the field holds there, at frequencies high enough to be
-    free of the mask's edge, is noise.
+    No chi makes a field in the cone |D| < `CONE`, so what the field holds there, at high frequencies, is noise. A field
+    that is cut off at the mask's edge has high frequencies in every direction: so Laplacians are taken first, only
+    where they meet no voxel outside the mask, and what is cut off then is little more than noise.
 
-    The median absolute value of the band-passed field in the mask, over that of white noise of unit deviation.
+    The median absolute value of what is left, over that of white noise of unit deviation in the same mask.
     """
     if noise is not None:
         trust = masked_mean(jnp.where(noise > 0, 1 / jnp.where(noise > 0, noise, 1), 0), mask)
         return jnp.where(trust > 0, 1 / jnp.where(trust > 0, trust, 1), 0)
-    dipole = inversion_kernel(geometry)
-    high = laplacian_k(geometry.shape) / 12
-    band = jnp.exp(-((dipole / CONE) ** 2)) * high**2
-    passed = jnp.abs(multiply_k(jnp.where(mask, field, 0), band))
-    gain = jnp.sqrt(mean_over_spectrum(band**2, geometry.shape))
-    return masked_quantile(passed, mask, 0.5) / (0.6745 * gain)
+    sharp, inside = jnp.where(mask, field, 0), mask
+    for _ in range(SHARPENED):
+        sharp = laplacian(sharp) / 12
+        inside = inside & (laplacian(inside.astype(jnp.float32)) == 0)
+    inside = jnp.where(jnp.sum(inside) >= LEAST_INSIDE, inside, mask)
+    cone = jnp.exp(-((inversion_kernel(geometry) / CONE) ** 2))
+    passed = jnp.abs(multiply_k(jnp.where(inside, sharp, 0), cone))
+    # the variance of white noise: the kernel's square around each voxel, as far as it lies inside
+    band = cone * (laplacian_k(geometry.shape) / 12) ** SHARPENED
+    kernel = irfft3(band.astype(jnp.complex64), geometry.shape)
+    overlap = jnp.abs(rfft3(inside.astype(jnp.float32))) ** 2 * rfft3(kernel**2).real
+    variance = mean_over_spectrum(overlap, geometry.shape) / jnp.maximum(jnp.sum(inside), 1)
+    return masked_quantile(passed, inside, 0.5) / (0.6745 * jnp.sqrt(jnp.maximum(variance, 1e-12)))
 
 
 def auto_weight(
