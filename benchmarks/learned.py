@@ -8,7 +8,7 @@ The heads are those of `benchmarks/heads.py`, kept in CACHE; networks are never 
 method says NRMSE, xSIM, HFEN, deep grey's NRMSE, the calcification's error of moment and its streak, as QSM-CI defines
 them, and seconds without compilation. For the network there is also the part of the voxels whose truth lies within one
 and within two (1.96) predicted standard deviations, and within one by tenths of the predicted deviation. Maps are
-compared after the mean over the mask is taken off each. With --draws a line is the mean over so many draws of the noise,
+compared after the mean over the mask is taken off each. With --draws a line is the mean over so many draws of noise,
 on each of which the classical weights are tuned anew. --voxel multiplies the voxel size. --vsharp takes the field of
 air, bone and neck out of the total field by V-SHARP first, and judges on the mask that it leaves.
 """
