@@ -28,8 +28,8 @@ TOLERANCE = {
     "ndi": 0.8,
     "rts": 0.8,
     "ilsqr": 0.5,
-    "tfi": 0.8,
-    "tgv_onestep": 0.8,
+    "tfi": 0.05,
+    "tgv_onestep": 0.07,
 }
 """NRMSE with noise of 0.002 ppm, a little above what each reaches."""
 
