@@ -112,11 +112,6 @@ def solve_tfi(
     if weight is None:
         weight = auto_weight(begun.level, begun.local, mask, geometry, BALANCE)
     radians = data_terms.phase_scale(radians_per_ppm, begun.level)
-    edges: Edges = EVERYWHERE
-    if magnitude is not None:
-        x, y, z = edge_weights(magnitude, mask, geometry, edge_percentage)
-        x, y, z = (jnp.where(mask & jnp.roll(mask, -1, a - 3), edge, 1) for a, edge in enumerate((x, y, z)))
-        edges = (x, y, z)
     dipole = inversion_kernel(geometry)
     step = variation_step(
         mask,
@@ -125,7 +120,7 @@ def solve_tfi(
         weight,
         data_penalty=DATA_PENALTY,
         support_penalty=SUPPORT_PENALTY,
-        edges=edges,
+        edges=EVERYWHERE if magnitude is None else edges_within(magnitude, mask, geometry, edge_percentage),
         dipole=dipole,
     )
     solved = iterate_with_sources(
@@ -233,6 +228,15 @@ def begin(
     trust = jnp.where(trusted, data_weights(mask, noise, magnitude), 0)
     trust = trust / jnp.sqrt(1 + trust**2 * missed / jnp.maximum(level, 1e-12) ** 2)
     return Begun(field, jnp.where(mask, sources, 0), outside, local, level, trust)
+
+
+def edges_within(magnitude: Volume, mask: Mask, geometry: Geometry, percentage: ArrayLike) -> Edges:
+    """Return `medi.edge_weights` between voxels of the mask, and 1 at its rim, which is no free edge here."""
+    edges = edge_weights(magnitude, mask, geometry, percentage)
+    x, y, z = (
+        jnp.where(mask & jnp.roll(mask, -1, axis), jnp.asarray(edge), 1) for axis, edge in zip((-3, -2, -1), edges)
+    )
+    return x, y, z
 
 
 def iterate_with_sources(
