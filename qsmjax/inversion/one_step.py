@@ -149,7 +149,7 @@ def solve_tgv_onestep(
     smoothness: ArrayLike = 2.0,
     steepest: ArrayLike = STEEPEST,
     start_iterations: int = 30,
-    max_iterations: int = 200,
+    max_iterations: int = 300,
     tolerance: ArrayLike | None = 5e-3,
     report: Report | None = None,
 ) -> Solution:
