@@ -6,8 +6,9 @@
 Bars at 200x240x226 on two cores: tv 25 s, nltv 60 s, medi 90 s; an iteration 2.5 times its transforms. For scale,
 QSM.rs compiled to WebAssembly, one thread, at 96x96x96: tkd 0.15 s, tv 0.115 s and nltv 1.33 s an iteration, medi 18.5
 s, rts 2.5 s. The head is an ellipsoid that fills 80 % of each axis, so that a frame of its own is transformed; seconds
-include no compilation, and are the least of --repeats runs. With --bound an iteration is the slope between two counts, measured in turns with the pair of
-transforms (the faster of jax and scipy.fft) at the frame's size, the least of each. For one thread: taskset -c 0 with
+include no compilation, and are the least of --repeats runs. With --bound an iteration is the slope between two counts,
+measured in turns with the pair of transforms (the faster of jax and scipy.fft) at the frame's size, the least of each.
+For one thread: taskset -c 0 with
 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1".
 """
 
