@@ -29,13 +29,13 @@ from heads import CASES, FOUR
 from jax.typing import ArrayLike
 from kept_heads import LABELS, KeptHead, kept_head
 
-from qsmjax.background import METHODS as BACKGROUNDS
 from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.evaluation.metrics import nrmse, scores
 from qsmjax.inversion import METHODS, Solution, cosmos, taken
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import geometry
+from qsmjax.pipeline import BACKGROUNDS
 
 COLUMNS = ("nrmse", "nrmse_detrend", "xsim", "hfen", "nrmse_dgm", "calc_moment_dev", "calc_streak")
 HEADER = "method          NRMSE  detr.   xSIM   HFEN   grey  moment streak  iter      s    GB"

@@ -26,7 +26,6 @@ import jax
 import numpy as np
 import scipy.ndimage
 
-from qsmjax.background import METHODS as BACKGROUNDS
 from qsmjax.cli.simulate import read_head
 from qsmjax.evaluation.metrics import nrmse, xsim
 from qsmjax.inversion import tv
@@ -34,7 +33,7 @@ from qsmjax.phase.echoes import fit_echoes
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry_from_affine
 from qsmjax.physics.units import radians_per_ppm
-from qsmjax.pipeline import local_field_to_chi, total_field
+from qsmjax.pipeline import BACKGROUNDS, local_field_to_chi, total_field
 from qsmjax.simulate.scan import grid_around, scan
 
 B0 = 3.0

@@ -23,7 +23,8 @@ from jaxtyping import Array, Float
 
 from qsmjax.background.dipoles import fit_sources
 from qsmjax.background.edge import STEEPEST, beside_the_skull, model_variance, steep_voxels
-from qsmjax.background.frame import MARGIN
+from qsmjax.background.frame import MARGIN, Local
+from qsmjax.background.frame import in_frame as remove_in_frame
 from qsmjax.inversion import data_terms
 from qsmjax.inversion.data_terms import DataTerm
 from qsmjax.inversion.frame import inversion_kernel
@@ -37,6 +38,7 @@ from qsmjax.inversion.weighting import BALANCE, auto_weight, data_weights, noise
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
 from qsmjax.numerics.solvers import Report, Solved, cg_steps, iterate
+from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
 INSIDE = 0.2
@@ -67,6 +69,7 @@ class Begun(NamedTuple):
       local: the field less that of the sources outside [ppm], where it is trusted.
       level: standard deviation of the noise [ppm].
       trust: data weights; beside the skull they go by the model's error too.
+      missed: variance of the model's error [ppm²].
     """
 
     field: Volume
@@ -75,6 +78,7 @@ class Begun(NamedTuple):
     local: Volume
     level: Float[Array, ""]
     trust: Volume
+    missed: Volume
 
 
 def solve_tfi(
@@ -113,26 +117,15 @@ def solve_tfi(
     begun = begin(field, mask, geometry, noise, magnitude, preconditioner, steepest, start_iterations)
     if weight is None:
         weight = auto_weight(begun.level, begun.local, mask, geometry, TOTAL * EDGES_BALANCE)
-    radians = data_terms.phase_scale(radians_per_ppm, begun.level)
-    dipole = inversion_kernel(geometry)
-    step = variation_step(
-        mask,
-        geometry,
-        gradient_step(begun.local, mask),
-        weight,
-        data_penalty=DATA_PENALTY,
-        support_penalty=SUPPORT_PENALTY,
-        edges=EVERYWHERE if magnitude is None else edges_within(magnitude, mask, geometry, edge_percentage),
-        dipole=dipole,
-    )
-    solved = iterate_with_sources(
-        step,
-        lambda local: data_terms.nonlinear(local, begun.trust, radians, DATA_PENALTY),
-        start_at(begun.inside, dipole, geometry),
+    solved, _ = find_with_sources(
         begun,
         mask,
-        dipole,
-        ridge=(begun.level / (INSIDE * preconditioner)) ** 2,
+        geometry,
+        magnitude,
+        radians_per_ppm,
+        weight=weight,
+        strength=preconditioner,
+        edge_percentage=edge_percentage,
         max_iterations=max_iterations,
         tolerance=tolerance,
         report=report,
@@ -183,7 +176,7 @@ def solve_tgv_onestep(
         data_penalty=DATA_PENALTY,
         support_penalty=SUPPORT_PENALTY,
     )
-    solved = iterate_with_sources(
+    solved, _ = iterate_with_sources(
         step,
         lambda local: data_terms.linear(local, begun.trust, DATA_PENALTY),
         with_slopes(start_at(begun.inside, dipole, geometry)),
@@ -196,6 +189,118 @@ def solve_tgv_onestep(
         report=report,
     )
     return solution(solved, mask, weight, tolerance)
+
+
+def remove_by_tfi(
+    field_map: FieldMap,
+    *,
+    preconditioner: float = STRENGTH,
+    edge_percentage: float = 90.0,
+    steepest: float = STEEPEST,
+    start_iterations: int = 30,
+    max_iterations: int = 60,
+) -> FieldMap:
+    """Remove the field of the sources outside that total field inversion finds beside the tissue.
+
+    The whole mask is kept. Where the skull's field is steeper than the model can follow, the noise is raised by the
+    model's error, and the field drawn towards what the map makes, as far as that error outweighs the noise.
+
+    Args:
+      field_map: the total field; its noise and magnitude, where known, weigh it.
+      preconditioner: strength of the sources outside over those inside.
+      edge_percentage: how many differences of the magnitude count as edges, over the voxels of the mask [%].
+      steepest: rise of the field from voxel to voxel that is still believed beside the skull [ppm].
+      start_iterations: steps of conjugate gradients for the first sources.
+      max_iterations: of the inversion.
+
+    Returns:
+      The local field, its noise raised, on the same mask.
+
+    References:
+      Liu et al., Magn. Reson. Med. 78:303 (2017), doi:10.1002/mrm.26331 (total field inversion).
+    """
+    floats = {"preconditioner": preconditioner, "edge_percentage": edge_percentage, "steepest": steepest}
+    options: dict[str, Any] = {name: float(value) for name, value in floats.items()}
+    options |= {"start_iterations": start_iterations, "max_iterations": max_iterations}
+    return remove_in_frame(part_by_tfi, field_map, options, uses=("noise", "magnitude"))
+
+
+def part_by_tfi(
+    field: Volume,
+    mask: Mask,
+    geometry: Geometry,
+    noise: Volume | None = None,
+    magnitude: Volume | None = None,
+    *,
+    preconditioner: ArrayLike,
+    edge_percentage: ArrayLike,
+    steepest: ArrayLike,
+    start_iterations: int,
+    max_iterations: int,
+) -> Local:
+    """Part a total field into that of the tissue and that of sources outside: the block beneath `remove_by_tfi`."""
+    begun = begin(field, mask, geometry, noise, magnitude, preconditioner, steepest, start_iterations)
+    solved, background = find_with_sources(
+        begun,
+        mask,
+        geometry,
+        magnitude,
+        None,
+        weight=auto_weight(begun.level, begun.local, mask, geometry, TOTAL * EDGES_BALANCE),
+        strength=preconditioner,
+        edge_percentage=edge_percentage,
+        max_iterations=max_iterations,
+        tolerance=None,
+        report=None,
+    )
+    made = multiply_k(jnp.where(mask, solved.state.chi, 0), inversion_kernel(geometry))
+    if noise is None:
+        noise = begun.level / jnp.maximum(data_weights(mask, None, magnitude), 1e-2)
+    known, trusted = noise**2, begun.trust > 0
+    kept = jnp.where(trusted, known / jnp.maximum(known + begun.missed, 1e-30), 0)
+    local = made + kept * (begun.field - background - made)
+    raised = jnp.where(trusted, jnp.sqrt(known + begun.missed), steepest)
+    return Local(jnp.where(mask, local, 0), mask, jnp.where(mask, raised, 0))
+
+
+def find_with_sources(
+    begun: Begun,
+    mask: Mask,
+    geometry: Geometry,
+    magnitude: Volume | None,
+    radians_per_ppm: ArrayLike | None,
+    *,
+    weight: ArrayLike,
+    strength: ArrayLike,
+    edge_percentage: ArrayLike,
+    max_iterations: int,
+    tolerance: ArrayLike | None,
+    report: Report | None,
+) -> tuple[Solved, Volume]:
+    """Find the map of least variation and the sources outside that make a total field, and the field of the latter."""
+    radians, dipole = data_terms.phase_scale(radians_per_ppm, begun.level), inversion_kernel(geometry)
+    step = variation_step(
+        mask,
+        geometry,
+        gradient_step(begun.local, mask),
+        weight,
+        data_penalty=DATA_PENALTY,
+        support_penalty=SUPPORT_PENALTY,
+        edges=EVERYWHERE if magnitude is None else edges_within(magnitude, mask, geometry, edge_percentage),
+        dipole=dipole,
+    )
+    return iterate_with_sources(
+        step,
+        lambda local: data_terms.nonlinear(local, begun.trust, radians, DATA_PENALTY),
+        start_at(begun.inside, dipole, geometry),
+        begun,
+        mask,
+        dipole,
+        ridge=(begun.level / (INSIDE * strength)) ** 2,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        report=report,
+    )
 
 
 def begin(
@@ -229,7 +334,7 @@ def begin(
     level = noise_level(local, mask, geometry, noise)
     trust = jnp.where(trusted, data_weights(mask, noise, magnitude), 0)
     trust = trust / jnp.sqrt(1 + trust**2 * missed / jnp.maximum(level, 1e-12) ** 2)
-    return Begun(field, jnp.where(mask, sources, 0), outside, local, level, trust)
+    return Begun(field, jnp.where(mask, sources, 0), outside, local, level, trust, missed)
 
 
 def edges_within(magnitude: Volume, mask: Mask, geometry: Geometry, percentage: ArrayLike) -> Edges:
@@ -253,7 +358,7 @@ def iterate_with_sources(
     max_iterations: int,
     tolerance: ArrayLike | None,
     report: Report | None,
-) -> Solved:
+) -> tuple[Solved, Volume]:
     """Repeat an iteration of ADMM, each time on the total field less that of sources that were refined.
 
     Args:
@@ -267,6 +372,9 @@ def iterate_with_sources(
       max_iterations: limit of the iterations.
       tolerance: relative change of chi at which to stop, or None.
       report: called after every iteration.
+
+    Returns:
+      The last state, and the field of the sources outside [ppm].
     """
     precision = begun.trust**2 * DATA_PENALTY / (begun.trust**2 + DATA_PENALTY)
 
@@ -286,7 +394,8 @@ def iterate_with_sources(
 
     first = (start, begun.outside, multiply_k(begun.outside, dipole))
     solved = iterate(both, first, max_iterations=max_iterations, tolerance=tolerance, report=report)
-    return solved._replace(state=solved.state[0])
+    state, _, background = solved.state
+    return solved._replace(state=state), background
 
 
 tfi = method(solve_tfi, takes="totalfield", margin=MARGIN)
