@@ -129,7 +129,7 @@ def bench_chi(head: Head) -> None:
     """Go from noisy echoes to a map, and from the true local field."""
     te, grid = ECHOES["even"], geometry_from_affine(head.affine, head.mask.shape)
     total = total_field(noisy(head.signal(te), head.sigma, np.random.default_rng(0)), te, B0, head.mask, grid)
-    for name in ("joint", "vsharp"):
+    for name in ("tfi", "joint", "vsharp"):
         local = BACKGROUNDS[name](total.field_map)
         noise = np.asarray(total.field_map.noise)
         draw = noise * np.random.default_rng(1).normal(size=noise.shape)
