@@ -9,8 +9,8 @@ residue make the background, which is harmonic in the brain. It is kept in CACHE
 
 One line a method: NRMSE and xSIM of the local field on the method's own mask, the part of the brain's mask that it
 keeps, and the time (of a second run with --again, so that compiling is done); then NRMSE and xSIM on the mask common to
-all. `tfi` keeps the whole mask and says how noisy each voxel is: a second line is of the least noisy. Bars: best default
-NRMSE <= 17 %, xSIM >= 0.955, kept >= 85 %; V-SHARP NRMSE <= 29 %, 8 s.
+all. `tfi` keeps the whole mask and tells how noisy each voxel is: a second line is of the least noisy. Bars: best
+default NRMSE <= 17 %, xSIM >= 0.955, kept >= 85 %; V-SHARP NRMSE <= 29 %, 8 s.
 """
 
 import argparse
