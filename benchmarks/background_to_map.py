@@ -48,9 +48,8 @@ def main() -> None:
             noise, own = np.asarray(fields[name].noise), np.asarray(fields[name].mask)
             sure = {f"least noise, {part}": brain & (noise <= np.quantile(noise[brain], part)) for part in (0.85, 0.9)}
             for what, mask in {"own mask": own, "joint's": fewest, **(sure if name == "tfi" else {})}.items():
-                print(
-                    f"  {name:6} field, {what:18} {np.sum(mask) / brain.sum():.3f}: {held(fields[name].field, true, mask)}"
-                )
+                kept, found = np.sum(mask) / brain.sum(), held(fields[name].field, true, mask)
+                print(f"  {name:6} field, {what:18} {kept:.3f}: {found}")
         for name, field in fields.items():
             for method in args.methods:
                 chi, own = INVERSIONS[method](field).chi, np.asarray(field.mask)
