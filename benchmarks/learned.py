@@ -1,13 +1,15 @@
 """Hold the learned inversion against TV and MEDI: at their defaults, and with the weight tuned on the truth.
 
     python benchmarks/learned.py LABELS_DIR --cache CACHE [--weights FILE] [--cases axial oblique 1x1x2 7T 0.7mm]
-                                 [--numbers 11 12] [--noise 1 4] [--voxel 1.0] [--vsharp] [--alone]
+                                 [--numbers 11 12] [--noise 1 4] [--draws 1] [--voxel 1.0] [--vsharp]
+                                 [--alone]
 
 The heads are those of `benchmarks/heads.py`, kept in CACHE; networks are never trained on heads 11 to 14. A line a
 method says NRMSE, xSIM, HFEN, deep grey's NRMSE, the calcification's error of moment and its streak, as QSM-CI defines
 them, and seconds without compilation. For the network there is also the part of the voxels whose truth lies within one
 and within two (1.96) predicted standard deviations, and within one by tenths of the predicted deviation. Maps are
-compared after the mean over the mask is taken off each. --voxel multiplies the voxel size. --vsharp takes the field of
+compared after the mean over the mask is taken off each. With --draws a line is the mean over so many draws of noise,
+on each of which the classical weights are tuned anew. --voxel multiplies the voxel size. --vsharp takes the field of
 air, bone and neck out of the total field by V-SHARP first, and judges on the mask that it leaves.
 """
 
@@ -29,6 +31,7 @@ from qsmjax.inversion import medi, tv
 from qsmjax.inversion.solution import Solution
 from qsmjax.physics.field_map import FieldMap
 
+COLUMNS = ("nrmse", "xsim", "hfen", "nrmse_dgm", "calc_moment_dev", "calc_streak")
 HEADER = "method        NRMSE   xSIM   HFEN   grey  moment  streak"
 
 
@@ -41,6 +44,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--numbers", type=int, nargs="+", default=(11, 12), help="of the anatomies")
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--draws", type=int, default=1, help="of the noise")
     parser.add_argument("--voxel", type=float, default=1.0)
     parser.add_argument("--vsharp", action="store_true")
     parser.add_argument("--alone", action="store_true", help="the network alone")
@@ -49,19 +53,23 @@ def main() -> None:
     for name in args.cases:
         head = kept_head(args.labels_dir, name, args.cache, heads=tuple(args.numbers), voxel=args.voxel)
         for level in args.noise:
-            scan = head.noisy(level)
-            if args.vsharp:
-                scan = v_sharp(scan.replace(field=scan.field + head.arrays["outside"]))
-                mask = np.asarray(scan.mask)
-                head = dataclasses.replace(head, arrays=head.arrays | {"mask": mask, "chi": head.chi * mask})
+            table: dict[str, list[tuple[float, ...]]] = {}
+            for draw in range(args.draws):
+                scan, judged = head.noisy(level, seed=draw), head
+                if args.vsharp:
+                    scan = v_sharp(scan.replace(field=scan.field + head.arrays["outside"]))
+                    mask = np.asarray(scan.mask)
+                    judged = dataclasses.replace(head, arrays=head.arrays | {"mask": mask, "chi": head.chi * mask})
+                for method in () if args.alone else (tv, medi):
+                    default, best = tuned(method, scan, judged)
+                    table.setdefault(method.__name__, []).append(row(default, judged))
+                    table.setdefault(f"{method.__name__}, tuned", []).append(row(best, judged))
+                solution, seconds, _ = measured(lambda scan=scan: network.invert(scan), warm=True)
+                table.setdefault("learned", []).append((*row(solution, judged), seconds))
             print(f"\n{name}{', V-SHARP' if args.vsharp else ''}, {head.mask.shape}, noise x{level:g}\n{HEADER}")
-            for method in () if args.alone else (tv, medi):
-                default, best = tuned(method, scan, head)
-                print_line(method.__name__, default, head)
-                print_line(f"{method.__name__}, tuned", best, head)
-            solution, seconds, _ = measured(lambda scan=scan: network.invert(scan), warm=True)
-            print_line("learned", solution, head, seconds)
-            print(coverage(solution, head), flush=True)
+            for label, rows in table.items():
+                print_line(label, np.mean(rows, 0))
+            print(coverage(solution, judged), flush=True)
 
 
 def tuned(method: Callable[..., Solution], scan: FieldMap, head: KeptHead) -> tuple[Solution, Solution]:
@@ -79,12 +87,16 @@ def tuned(method: Callable[..., Solution], scan: FieldMap, head: KeptHead) -> tu
     return default, found[min(tried, key=lambda multiple: tried[multiple])]
 
 
-def print_line(name: str, solution: Solution, head: KeptHead, seconds: float | None = None) -> None:
-    """Print one line of the table."""
+def row(solution: Solution, head: KeptHead) -> tuple[float, ...]:
+    """Return the figures of a line of the table."""
     figures = errors(solution, head)
-    names = ("nrmse", "xsim", "hfen", "nrmse_dgm", "calc_moment_dev", "calc_streak")
-    error, similarity, detail, grey, moment, streak = (figures[key] for key in names)
-    took = "" if seconds is None else f"  {seconds:.1f} s"
+    return tuple(figures[key] for key in COLUMNS)
+
+
+def print_line(name: str, figures: np.ndarray) -> None:
+    """Print one line of the table."""
+    error, similarity, detail, grey, moment, streak, *seconds = figures
+    took = f"  {seconds[0]:.1f} s" if seconds else ""
     print(
         f"{name:12} {error:6.2f} {similarity:6.3f} {detail:6.2f} {grey:6.2f} {moment:7.2f} {streak:7.3f}{took}",
         flush=True,

@@ -5,6 +5,7 @@
 Susceptibility is only known up to a constant, since D(0) = 0: a map without a stated reference can't be compared.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from qsmjax.phase.echoes import fit_echoes
 from qsmjax.phase.mask import CONSENSUS_RESIDUAL, reduce_mask
 from qsmjax.phase.offsets import remove_bipolar
 from qsmjax.phase.signal_model import EchoFit
+from qsmjax.physics.axes import nearest_axes
 from qsmjax.physics.field_map import FieldMap, field_map
 from qsmjax.physics.geometry import Geometry
 from qsmjax.physics.units import radians_per_ppm
@@ -101,8 +103,30 @@ def total_field(
     return TotalField(made, fit, removed)
 
 
+def in_world_axes(method: Background | Inversion, given: FieldMap, affine: ArrayLike, **options) -> Any:
+    """Run a method on a field stored along the axes nearest to the world's; what it makes is stored as the field was.
+
+    The same scan then has the same map however it is stored, a network's too: that is not the same in all directions.
+
+    Args:
+      method: a background method or an inversion.
+      given: the field that it takes.
+      affine: 4x4, the field's voxel index to world [mm].
+      options: the method's.
+
+    Returns:
+      What the method returns: a field, or a solution.
+    """
+    axes = nearest_axes(affine)
+    made, back = method(axes.turn_field(given), **options), axes.inverse
+    if isinstance(made, FieldMap):
+        return back.turn_field(made)
+    std = None if made.std is None else back.turn(made.std)
+    return dataclasses.replace(made, chi=back.turn(made.chi), std=std)
+
+
 def local_field_to_chi(
-    local: FieldMap, invert: Inversion, *, region: ArrayLike | None = None, **options
+    local: FieldMap, invert: Inversion, *, region: ArrayLike | None = None, affine: ArrayLike | None = None, **options
 ) -> tuple[Solution, Referenced]:
     """Invert a local field and reference the map.
 
@@ -110,12 +134,13 @@ def local_field_to_chi(
       local: local field.
       invert: an inversion, classical or learned: (FieldMap, *, options) -> Solution.
       region: the reference region; by default the whole mask.
+      affine: 4x4, the field's voxel index to world [mm], for `in_world_axes`; None to invert it as it is stored.
       options: the inversion's.
 
     Returns:
       The solution as the inversion gave it, and its referenced map.
     """
-    solution = invert(local, **options)
+    solution = invert(local, **options) if affine is None else in_world_axes(invert, local, affine, **options)
     return solution, reference(solution.chi, local.mask, local.mask if region is None else region)
 
 

@@ -17,6 +17,7 @@ from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
 from qsmjax.phase.echoes import echoes_from_phase
 from qsmjax.phase.mask import magnitude_mask
 from qsmjax.phase.scaling import phase_to_radians, undo_alternation
+from qsmjax.physics.axes import nearest_axes
 from qsmjax.physics.geometry import Geometry
 from qsmjax.physics.units import GAMMA
 
@@ -98,10 +99,13 @@ def scan_of_echoes(
     """
     signal, axes = undo_alternation(signal, mask)
     notes = [*notes, *(f"every other slice along {'xyz'[a]} was negated, since their signs alternated" for a in axes)]
-    total = stage.run(signal, te, b0, mask, grid, **stage.options)
-    lost = int(total.removed.sum())
+    # as every stage: what rounds otherwise for other axes is more than rounding after the background's removal
+    turned = nearest_axes(volume.affine)
+    total = stage.run(turned.turn(signal), te, b0, turned.turn(mask), turned.turn_grid(grid), **stage.options)
+    back, lost = turned.inverse, int(total.removed.sum())
     told = [f"{lost} voxels were taken out of the mask, whose echoes the fit does not explain"] if lost else []
-    return Scan(total.field_map, volume, b0_source, b0, te, (*notes, *told), np.asarray(total.removed))
+    removed = np.asarray(back.turn(total.removed))
+    return Scan(back.turn_field(total.field_map), volume, b0_source, b0, te, (*notes, *told), removed)
 
 
 def _echoes_of(volumes: list[NiftiVolume]) -> np.ndarray:

@@ -36,7 +36,7 @@ from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import SUFFIXES, load_volume
 from qsmjax.phase.scaling import PhaseUnits
 from qsmjax.physics.field_map import FieldMap
-from qsmjax.pipeline import local_field_to_chi
+from qsmjax.pipeline import in_world_axes, local_field_to_chi
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -188,7 +188,8 @@ def to_map(args: argparse.Namespace, stages: Mapping[str, Stage], scan: Scan, lo
     region = _region(args, scan, local)
     labels = on_grid(load_volume(args.labels), scan.volume, "labels") if args.labels else None
     with iterations(invert.run, invert.options, quiet=args.quiet) as reporting:
-        solution, mapped = local_field_to_chi(local, invert.run, region=region, **invert.options, **reporting)
+        how = {"region": region, "affine": scan.volume.affine, **invert.options, **reporting}
+        solution, mapped = local_field_to_chi(local, invert.run, **how)
     # the map as the inversion gave it: what is taken for zero changes nothing of it
     unlikely = tuple(input_warnings(local, solution.chi))
     return Result(scan, stages, local, solution, mapped, (*scan.notes, *described), labels, unlikely)
@@ -206,9 +207,15 @@ def to_local_field(args: argparse.Namespace, stages: Mapping[str, Stage]) -> tup
         scan = read_echoes(args, stages["field"]) if args.input == "phase" else read_scan(args)
     if not args.quiet:
         _announce(scan, stages)
+    return scan, local_field(stages, scan)
+
+
+def local_field(stages: Mapping[str, Stage], scan: Scan) -> FieldMap:
+    """Remove a scan's background field, if there is a stage for it: one-step methods take the total field as it is."""
     if "background" not in stages:
-        return scan, scan.field_map
-    return scan, stages["background"].run(scan.field_map, **stages["background"].options)
+        return scan.field_map
+    remove = stages["background"]
+    return in_world_axes(remove.run, scan.field_map, scan.volume.affine, **remove.options)
 
 
 def _region(args: argparse.Namespace, scan: Scan, local: FieldMap) -> np.ndarray | None:

@@ -153,9 +153,7 @@ def _make(target: Path, job: Job, started: float) -> None:
     stages = choose_stages(args)
     brain = find_beside(settings.derivatives, run, "mask")
     scan = read_run(run, settings.bids_dir, stages["field"], args, brain)
-    local = scan.field_map
-    if "background" in stages:  # one-step methods take the total field as it is
-        local = stages["background"].run(scan.field_map, **stages["background"].options)
+    local = infer.local_field(stages, scan)
     result = infer.to_map(args, stages, scan, local)
     fields = inside(settings.out_dir, run.anat.parent / "fmap")
     sources = [f"bids:{RAW}:{path.relative_to(settings.bids_dir).as_posix()}" for path in run.files]

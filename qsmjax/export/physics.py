@@ -18,7 +18,7 @@ from qsmjax.export.fourier import (
 from qsmjax.export.graph import BOOL, FLOAT, Graph, Value
 from qsmjax.inversion.data_terms import DATA_PENALTY
 from qsmjax.inversion.variation import RELAXATION, SUPPORT_PENALTY
-from qsmjax.inversion.weighting import BALANCE, BISECTIONS, LARGEST_WEIGHT, LEAST_INSIDE, SHARPENED
+from qsmjax.inversion.weighting import BALANCE, BISECTIONS, LARGEST_WEIGHT, LEAST_INSIDE, LEAST_NOISE, SHARPENED
 from qsmjax.inversion.weighting import CONE as LEVEL_CONE
 from qsmjax.models.unrolled import (
     BOOST,
@@ -26,7 +26,6 @@ from qsmjax.models.unrolled import (
     EDGE,
     FLAT,
     ITERATIONS,
-    LEAST_NOISE,
     OFFSET,
     REFINEMENTS,
     REWEIGHTED,

@@ -26,6 +26,9 @@ SHARPENED = 3
 LEAST_INSIDE = 500
 """Voxels that must be left for it; of a smaller mask the whole is used, rim and all."""
 
+LEAST_NOISE = 0.02
+"""Least noise that a field is taken to have, over its size: what voxels and a mask's edge make of its model."""
+
 BISECTIONS = 24
 """Halvings of the range in which a quantile is sought: to 1e-7 of the largest value."""
 
@@ -56,7 +59,8 @@ def noise_level(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | N
     that is cut off at the mask's edge has high frequencies in every direction: so Laplacians are taken first, only
     where they meet no voxel outside the mask, and what is cut off then is little more than noise.
 
-    The median absolute value of what is left, over that of white noise of unit deviation in the same mask.
+    The median absolute value of what is left, over that of white noise of unit deviation in the same mask; at least
+    `LEAST_NOISE` of the field.
     """
     if noise is not None:
         trust = masked_mean(jnp.where(noise > 0, 1 / jnp.where(noise > 0, noise, 1), 0), mask)
@@ -73,7 +77,8 @@ def noise_level(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | N
     kernel = irfft3(band.astype(jnp.complex64), geometry.shape)
     overlap = jnp.abs(rfft3(inside.astype(jnp.float32))) ** 2 * rfft3(kernel**2).real
     variance = mean_over_spectrum(overlap, geometry.shape) / jnp.maximum(jnp.sum(inside), 1)
-    return masked_quantile(passed, inside, 0.5) / (0.6745 * jnp.sqrt(jnp.maximum(variance, 1e-12)))
+    found = masked_quantile(passed, inside, 0.5) / (0.6745 * jnp.sqrt(jnp.maximum(variance, 1e-12)))
+    return jnp.maximum(found, LEAST_NOISE * jnp.sqrt(masked_mean(field**2, mask)))
 
 
 def auto_weight(

@@ -21,7 +21,7 @@ from qsmjax.inversion import data_terms
 from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.measured import measured
 from qsmjax.inversion.variation import minimise_variation
-from qsmjax.inversion.weighting import auto_weight, masked_mean
+from qsmjax.inversion.weighting import LEAST_NOISE, auto_weight, masked_mean
 from qsmjax.models.layers import Conv3d
 from qsmjax.numerics.arrays import Mask, Vector, Volume
 from qsmjax.numerics.kspace import multiply_k
@@ -44,8 +44,6 @@ FLAT = 1e-3
 """Slope of the signal's logarithm that is none [1/mm]: rounding must not make edges of a flat noise map."""
 BOOST = 1.15
 """Factor on the weight once the map's own edges are spared (all three chosen on heads 11 and 12: docs/learned.md)."""
-LEAST_NOISE = 0.02
-"""Least noise that a field is taken to have, over its size: what voxels and a mask's edge make of its model."""
 UNCALIBRATED = (0.0, 1.0, 0.0, 0.0, 0.0)
 """Calibration that leaves the spread as it is."""
 REFINEMENTS, TRUST_REGION = 5, 0.02

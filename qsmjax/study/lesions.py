@@ -18,7 +18,7 @@ import scipy.ndimage
 
 from qsmjax.evaluation.calcification import calcification_error
 from qsmjax.io.sidecar import load_json, save_json
-from qsmjax.pipeline import reference
+from qsmjax.pipeline import in_world_axes, reference
 from qsmjax.study.cohort import KINDS
 from qsmjax.study.scans import HeadScan, Method
 
@@ -40,7 +40,7 @@ def run_lesions(place: Path, scan: HeadScan, lesions: np.ndarray, method: Method
     file = place / f"{method.label}.json"
     if file.is_file() and load_json(file).get("Fingerprint") == method.fingerprint:
         return
-    solution = method.invert(scan.local, **method.options)
+    solution = in_world_axes(method.invert, scan.local, scan.volume.affine, **method.options)
     chi = np.asarray(reference(solution.chi, scan.local.mask, scan.local.mask).chi)
     truth = np.zeros_like(chi) if scan.truth is None else scan.truth
     place.mkdir(parents=True, exist_ok=True)

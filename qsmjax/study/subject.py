@@ -20,7 +20,7 @@ import scipy.ndimage
 from qsmjax.inversion import cosmos
 from qsmjax.io.nifti import NiftiVolume, load_volume, save_volume
 from qsmjax.io.sidecar import load_json, save_json
-from qsmjax.pipeline import reference
+from qsmjax.pipeline import in_world_axes, reference
 from qsmjax.registration.field import bring_field
 from qsmjax.registration.resample import resample, voxel_transform
 from qsmjax.study.scans import HeadScan, Method
@@ -102,7 +102,7 @@ def prepare(place: Path, scans: Sequence[HeadScan]) -> None:
 def run_method(place: Path, scan: HeadScan, method: Method) -> None:
     """Run a method on a scan, judge its map by every reference that there is, and keep both."""
     started = time.perf_counter()
-    solution = method.invert(scan.local, **method.options)
+    solution = in_world_axes(method.invert, scan.local, scan.volume.affine, **method.options)
     chi = np.asarray(reference(solution.chi, scan.local.mask, scan.local.mask).chi)
     seconds = time.perf_counter() - started
     save_volume(place / f"{method.label}_Chimap.nii.gz", chi, scan.volume)

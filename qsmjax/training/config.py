@@ -183,11 +183,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the inversion that is shipped: needs --labels
     "learned": {
         "network": "correction",
+        "subjects": 60,
         "patch": (48, 48, 48),
-        "batch": 2,
-        "steps": 5000,
+        "batch": 8,
+        "steps": 14_400,
         "learning_rate": 1e-2,
-        "validate_every": 200,
+        "validate_every": 480,
     },
     # a QSMnet small enough that two CPU cores train it in ten minutes, on heads without lesions: few as they are, they
     # outweigh the tissue in the variance that maps are normalised by

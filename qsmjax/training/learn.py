@@ -41,12 +41,13 @@ STATE = "state.safetensors"
 EMA = 0.995
 TOLD = 8
 """Subjects between two lines about how many are left."""
-HELD_OUT = 2
-"""Subjects that are not trained on: the last of the bank."""
+HELD_OUT, FEWEST = 8, 2
+"""One subject in so many is not trained on, and no fewer than so many: the last of the bank. The deviation is
+calibrated on them, since errors are smaller where a network has been."""
 JUDGED = 24
 """Patches of them that are looked at."""
 CALIBRATED = 40
-"""Scans that the deviation is calibrated on."""
+"""Scans that the deviation is calibrated on, at most."""
 SPOTS = 3000
 """Voxels of each scan that the deviation is calibrated on."""
 WITHIN = 0.6827
@@ -143,7 +144,8 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
       Its parameters, the moving average, and the steps that it has taken.
     """
     config, network, folder = run.config, run.network, run.workdir / f"stage_{len(before)}"
-    held = {f"{n:04d}" for n in range(config.subjects - HELD_OUT, config.subjects)} if config.subjects > 3 else set()
+    count = max(config.subjects // HELD_OUT, FEWEST) if config.subjects > FEWEST + 1 else 0
+    held = {f"{n:04d}" for n in range(config.subjects - count, config.subjects)}
     own = [seen for name, seen in scans.items() if name[:4] not in held]
     judged = [seen for name, seen in scans.items() if name[:4] in held] or own
     config = dataclasses.replace(config, seed=config.seed + 1000 * len(before))
@@ -178,7 +180,7 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
             rows.append(row)
             calibration = [float(np.log(row["calibration"])), 1.0, 0.0, 0.0, 0.0]
             if taken == config.steps:
-                some = list(scans.values())[:: max(len(scans) // CALIBRATED, 1)]
+                some = judged[:: -(-len(judged) // CALIBRATED)]
                 calibration = calibrate(network, progress.ema, some, 0)
             export(run, [*before, progress.ema], row, calibration)
             record.write_rows(run.workdir, rows)

@@ -44,6 +44,21 @@ def store(path, data, affine=AFFINE, dtype=np.float32, endianness="<", sform=1, 
     return path
 
 
+def orders(affine=AFFINE):
+    """Other ways to store the scan: how to turn its volumes, and back, and its affine then."""
+    for order, signs in [((1, 0, 2), (1, -1, 1)), ((2, 1, 0), (-1, 1, -1)), ((1, 2, 0), (1, 1, 1))]:
+        flips = tuple(slice(None, None, sign) for sign in signs)
+        matrix = affine[:, [*order, 3]].copy()
+        matrix[:, 3] += sum(matrix[:, i] * (SHAPE[order[i]] - 1) for i in range(3) if signs[i] < 0)
+        matrix[:3, :3] *= signs
+        turn = lambda volume: volume.transpose(order)[flips]  # noqa: B023
+        yield turn, lambda volume: volume[flips].transpose(np.argsort(order)), matrix  # noqa: B023
+
+
+def same(found, expected):
+    return np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
+
+
 def map_of(path, *words, method="tkd"):
     out = path.with_name("out.nii")
     assert run_command("infer", [str(path), "-o", str(out), "--method", method, "--quiet", "--no-figure", *words]) == 0
@@ -96,3 +111,64 @@ def test_a_head_moved_in_a_larger_grid_gives_the_map_moved(tmp_path, method):
         np.testing.assert_allclose(moved[where], found, atol=1e-6)
         moved[where] = 0
         assert not moved.any()
+
+
+@pytest.mark.parametrize("words", [(), ("--input", "totalfield"), ("--given",)])
+def test_other_axes_give_the_same_map_and_its_deviation(tmp_path, words):
+    """The network is not the same in all directions, so that it is the volumes that are turned."""
+    scan, given, words = field(), "--given" in words, [word for word in words if word != "--given"]
+    noise, magnitude = 1e-3 + np.abs(scan), 1 + np.arange(scan.size).reshape(SHAPE) / scan.size
+
+    def run(turn, affine):
+        path = store(tmp_path / "field.nii", turn(scan), affine)
+        # B0 is given in the axes of the file, here another than the affine's
+        b0_dir = np.linalg.inv(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)) @ (0.6, 0, 0.8)
+        more = ["--b0-dir", *map(str, b0_dir)] if given else []
+        for flag, volume in (("noise", noise), ("magnitude", magnitude), ("mask", scan != 0)) if given else ():
+            more += [f"--{flag}", str(store(tmp_path / f"{flag}.nii", 1.0 * turn(volume), affine))]
+        found, told = map_of(path, *words, *more, "--save-stages", method="learned")
+        np.testing.assert_array_equal(load_volume(tmp_path / "out.nii").affine, load_volume(path).affine)
+        beside = lambda name: load_volume(tmp_path / f"out_{name}.nii.gz").data
+        np.testing.assert_allclose(told["B0Direction"], b0_dir if given else _b0_dir(affine), atol=1e-6)
+        return found, beside("desc-std_Chimap"), beside("desc-local_fieldmap"), beside("mask")
+
+    expected = run(lambda volume: volume, AFFINE)
+    for turn, back, affine in orders():
+        for found, part in zip(run(turn, affine), expected):
+            assert same(back(found), part)
+
+
+def test_other_axes_give_the_same_map_of_phase(tmp_path):
+    """Background removal makes a hundredth of the map of what rounds otherwise in the total field."""
+    rng, te = np.random.default_rng(3), (0.005, 0.012, 0.02)
+    at = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij"))
+    total = field() + 0.3 * at[0] * at[1] - 0.2 * at[2]
+    echoes = [np.exp(2j * np.pi * 127.7 * total * t) + 0.01 * rng.normal(size=SHAPE) for t in te]
+
+    def run(turn, affine):
+        names = [
+            [str(store(tmp_path / f"{part}{i}.nii", turn(of(echo)), affine)) for i, echo in enumerate(echoes)]
+            for part, of in (("phase", np.angle), ("magnitude", np.abs))
+        ]
+        mask = store(tmp_path / "mask.nii", turn(1.0 * (field() != 0)), affine)
+        words = ["--input", "phase", "--magnitude", *names[1], "--mask", str(mask), "--b0", "3", "--phase-units", "rad"]
+        words += ["--te", *map(str, te), "--method", "learned", "--quiet", "--no-figure"]
+        assert run_command("infer", [*names[0], "-o", str(tmp_path / "out.nii"), *words]) == 0
+        return load_volume(tmp_path / "out.nii").data
+
+    expected = run(lambda volume: volume, AFFINE)
+    assert expected.any()
+    for turn, back, affine in orders():
+        assert same(back(run(turn, affine)), expected)
+
+
+def test_volumes_of_one_scan_must_be_stored_alike(tmp_path, capsys):
+    turn, _, affine = next(orders())
+    path = store(tmp_path / "field.nii", field())
+    mask = store(tmp_path / "mask.nii", turn(1.0 * (field() != 0)), affine)
+    assert run_command("infer", [str(path), "--mask", str(mask), "--method", "tkd"]) == 2
+    assert "mask must be on the field's grid" in capsys.readouterr().err
+
+
+def _b0_dir(affine):
+    return affine[2, :3] / np.linalg.norm(affine[:3, :3], axis=0)

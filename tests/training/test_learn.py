@@ -20,7 +20,9 @@ from qsmjax.physics.geometry import geometry
 from qsmjax.training import bank, correction, learn, sight
 from qsmjax.training.config import preset, with_settings
 
-CONFIG = with_settings(preset("learned"), ["subjects=1", "patch=16", "stages=2", "steps=4", "validate_every=2"])
+CONFIG = with_settings(
+    preset("learned"), ["subjects=1", "patch=16", "batch=2", "stages=2", "steps=4", "validate_every=2"]
+)
 NETWORK = build(CONFIG.model())
 
 
