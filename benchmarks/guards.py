@@ -21,11 +21,11 @@ import jax
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from qsmjax import background
 from qsmjax.cli.simulate import LESIONS, read_head
 from qsmjax.evaluation.guards import Figures, alarms, figures_of
 from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.physics.field_map import FieldMap, field_map
+from qsmjax.pipeline import BACKGROUNDS
 from qsmjax.simulate.scan import grid_around, scan
 
 TE = {1.5: (0.010, 0.020, 0.030, 0.040), 3.0: (0.006, 0.012, 0.018, 0.024), 7.0: (0.004, 0.008, 0.012, 0.016)}
@@ -33,7 +33,7 @@ LEFT = {"ismv": "left by ismv", "vsharp": "left by vsharp"}
 """Neither right nor wrong: on heads with air and bone they leave a quarter to a half of the field's norm."""
 CHOSEN_ON = 8
 """Heads up to this number chose the limits."""
-BACKGROUND = "joint"
+BACKGROUND = "tfi"
 """The default."""
 FINE = 1.0
 """The scans' own sampling [mm]: the guards look at nothing as fine."""
@@ -118,7 +118,7 @@ def one_scan(labels: Path, number: int, turn: int) -> Iterator[dict]:
     right = {
         "local": local,
         "three times the noise": field_map(louder, mask, local.geometry, noise=3 * noise),
-        **{name: background.METHODS[name](total) for name in (BACKGROUND, *LEFT)},
+        **{name: BACKGROUNDS[name](total) for name in (BACKGROUND, *LEFT)},
     }
     for name, field in right.items():
         for method in ("learned", "tv", "tkd"):

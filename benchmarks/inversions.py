@@ -2,6 +2,7 @@
 
     python benchmarks/inversions.py LABELS_DIR --cache CACHE [--methods tv medi] [--cases axial 7T] [--noise 0.5 1 4]
                                     [--sweep] [--voxel 1.6] [--numbers 11 12] [--cosmos]
+                                    [--background joint margin=2]
 
 The heads are those of `benchmarks/heads.py`, kept in CACHE as .npz: the first run makes them. Methods that take a total
 field get one: what surrounds the brain, with a shim's residue, is added. A line a method says
@@ -11,7 +12,8 @@ streak, iterations, seconds without compilation, and the highest resident memory
 With --sweep a method's weight (or threshold) is moved by factors of 1.41 and 2 for as long as the NRMSE falls, and a
 second line holds the best; "gap" is what the default loses to it (bar of tv, nltv and medi: 10 %). The default's
 seconds then hold the compilation. --voxel multiplies the voxel size, for a quick look. --cosmos holds five orientations
-within 30 degrees against TKD.
+within 30 degrees against TKD. With --background the methods of a local field get what that method leaves of the total
+one, and are judged on its mask.
 """
 
 import argparse
@@ -24,13 +26,16 @@ from pathlib import Path
 import jax
 import numpy as np
 from heads import CASES, FOUR
+from jax.typing import ArrayLike
 from kept_heads import LABELS, KeptHead, kept_head
 
+from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.evaluation.metrics import nrmse, scores
 from qsmjax.inversion import METHODS, Solution, cosmos, taken
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import geometry
+from qsmjax.pipeline import BACKGROUNDS
 
 COLUMNS = ("nrmse", "nrmse_detrend", "xsim", "hfen", "nrmse_dgm", "calc_moment_dev", "calc_streak")
 HEADER = "method          NRMSE  detr.   xSIM   HFEN   grey  moment streak  iter      s    GB"
@@ -52,6 +57,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0])
     parser.add_argument("--voxel", type=float, default=1.0)
     parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--background", nargs="+", metavar=("NAME", "KEY=VALUE"))
     parser.add_argument("--cosmos", action="store_true")
     args = parser.parse_args()
     for name in args.cases:
@@ -59,7 +65,11 @@ def main() -> None:
         for level in args.noise:
             local = head.noisy(level)
             total = local.replace(field=local.field + head.arrays["outside"])
-            typical = np.median(np.asarray(local.noise)[head.mask])
+            if args.background:
+                name_of, *own = args.background
+                remove = BACKGROUNDS[name_of]
+                local = remove(total, **parse_settings(own, options_of(remove), name_of))
+            typical = np.median(np.asarray(total.noise)[head.mask])
             print(f"\n{name}, noise x{level:g}: {1000 * typical:.2f} ppb\n{HEADER}", flush=True)
             for method in args.methods:
                 print_method(method, total if taken(METHODS[method]) == "totalfield" else local, head, args.sweep)
@@ -71,7 +81,7 @@ def print_method(name: str, scan: FieldMap, head: KeptHead, sweep: bool) -> None
     """Run one method at its default and, where asked, at its best weight."""
     method = METHODS[name]
     solution, seconds, memory = measured(lambda: method(scan), warm=not sweep)
-    default = errors(solution, head)
+    default = errors(solution, head, scan.mask)
     print_line(name, default, solution, seconds, memory)
     option = next((key for key in SWEPT if key in inspect.signature(method).parameters), None)
     if not sweep or option is None:
@@ -80,13 +90,13 @@ def print_method(name: str, scan: FieldMap, head: KeptHead, sweep: bool) -> None
     start = float(solution.weight) if start is None else start
 
     def at(multiple: float) -> float:
-        return float(nrmse(method(scan, **{option: start * multiple}).chi, head.chi, head.mask))
+        return float(nrmse(method(scan, **{option: start * multiple}).chi, head.chi, scan.mask))
 
     tried = walk(at, default["nrmse"])
     best = min(tried, key=lambda multiple: tried[multiple])
     # the best one again: by now nothing is left to compile
     solution, seconds, memory = measured(lambda: method(scan, **{option: start * best}), warm=False)
-    figures = errors(solution, head)
+    figures = errors(solution, head, scan.mask)
     print_line(f"  x{best:.2f}", figures, solution, seconds, memory)
     trail = " ".join(f"{multiple:.2f}:{tried[multiple]:.2f}" for multiple in sorted(tried))
     print(f"  {option} {start:.3g}; gap {default['nrmse'] / figures['nrmse'] - 1:+.1%}; {trail}", flush=True)
@@ -109,9 +119,9 @@ def walk(at: Callable[[float], float], default: float) -> dict[float, float]:
     return tried
 
 
-def errors(solution: Solution, head: KeptHead) -> dict[str, float]:
-    """Hold a map against the truth."""
-    figures = scores(solution.chi, head.chi, head.mask, head.labels, numbers=LABELS)
+def errors(solution: Solution, head: KeptHead, mask: ArrayLike) -> dict[str, float]:
+    """Hold a map against the truth in a mask."""
+    figures = scores(solution.chi, head.chi, mask, head.labels, numbers=LABELS)
     return {name: float(figures[name]) for name in COLUMNS}
 
 
@@ -157,7 +167,7 @@ def print_cosmos(head: KeptHead, level: float) -> None:
     maps = orientations(head, level)
     solution, seconds, memory = measured(lambda: cosmos(maps), warm=True)
     alone = METHODS["tkd"](maps[0])
-    print_line("cosmos", errors(solution, head), solution, seconds, memory)
+    print_line("cosmos", errors(solution, head, head.mask), solution, seconds, memory)
     ratio = float(nrmse(solution.chi, head.chi, head.mask) / nrmse(alone.chi, head.chi, head.mask))
     print(f"  condition {float(solution.condition):.1f}; over TKD's NRMSE on the first: {ratio:.3f} (bar: 0.333)")
 

@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "reliability"))
 
 from strategies import Case, cases, holds
 
-from qsmjax.background import METHODS as BACKGROUNDS
 from qsmjax.cli.settings import options_of
 from qsmjax.inference.shipped import INVERSIONS
 

@@ -26,7 +26,6 @@ import jax
 import numpy as np
 import scipy.ndimage
 
-from qsmjax.background import METHODS as BACKGROUNDS
 from qsmjax.cli.simulate import read_head
 from qsmjax.evaluation.metrics import nrmse, xsim
 from qsmjax.inversion import tv
@@ -34,7 +33,7 @@ from qsmjax.phase.echoes import fit_echoes
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry_from_affine
 from qsmjax.physics.units import radians_per_ppm
-from qsmjax.pipeline import local_field_to_chi, total_field
+from qsmjax.pipeline import BACKGROUNDS, local_field_to_chi, total_field
 from qsmjax.simulate.scan import grid_around, scan
 
 B0 = 3.0
@@ -130,7 +129,7 @@ def bench_chi(head: Head) -> None:
     """Go from noisy echoes to a map, and from the true local field."""
     te, grid = ECHOES["even"], geometry_from_affine(head.affine, head.mask.shape)
     total = total_field(noisy(head.signal(te), head.sigma, np.random.default_rng(0)), te, B0, head.mask, grid)
-    for name in ("joint", "vsharp"):
+    for name in ("tfi", "joint", "vsharp"):
         local = BACKGROUNDS[name](total.field_map)
         noise = np.asarray(total.field_map.noise)
         draw = noise * np.random.default_rng(1).normal(size=noise.shape)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from qsmjax import background
+from qsmjax.inversion.one_step import remove_by_tfi
 from qsmjax.inversion.solution import Solution
 from qsmjax.numerics.arrays import Mask, Volume, as_mask
 from qsmjax.phase.echoes import fit_echoes
@@ -26,6 +28,9 @@ from qsmjax.physics.units import radians_per_ppm
 
 Background = Callable[..., FieldMap]
 Inversion = Callable[..., Solution]
+
+BACKGROUNDS: dict[str, Background] = {"tfi": remove_by_tfi, **background.METHODS}
+"""Every removal of the background by the name that the command line takes: one looks for the tissue too."""
 
 
 class Referenced(NamedTuple):

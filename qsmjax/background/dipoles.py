@@ -16,7 +16,7 @@ from qsmjax.background.edge import STEEPEST, beside_the_skull, shrink, steep_vox
 from qsmjax.background.frame import Local, in_frame
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
-from qsmjax.numerics.solvers import cg
+from qsmjax.numerics.solvers import cg, cg_steps
 from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
@@ -121,10 +121,13 @@ def fit_sources(
     inside: ArrayLike,
     outside: ArrayLike,
     trusted: Mask,
-    tolerance: ArrayLike,
+    tolerance: ArrayLike | None,
     max_iterations: int,
 ) -> Volume:
-    """Return the susceptibility on both sides of the mask's edge that makes the field of the trusted voxels [ppm]."""
+    """Return the susceptibility on both sides of the mask's edge that makes the field of the trusted voxels [ppm].
+
+    Without a tolerance exactly `max_iterations` steps are taken, and gradients flow through them.
+    """
     kernel = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
     std = jnp.where(mask, jnp.asarray(inside, jnp.float32), outside)
     weight, level = _weights(mask, noise)
@@ -132,6 +135,8 @@ def fit_sources(
     spread = lambda u: multiply_k(std * u, kernel)
     gather = lambda residual: std * multiply_k(weight * residual, kernel)
     normal = lambda u: gather(spread(u)) + level**2 * u
+    if tolerance is None:
+        return std * cg_steps(normal, gather(field), max_iterations=max_iterations).state
     return std * cg(normal, gather(field), max_iterations=max_iterations, tolerance=tolerance).state
 
 

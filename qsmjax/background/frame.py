@@ -29,10 +29,12 @@ class Local(NamedTuple):
     Attributes:
       field: the local field [ppm], zero outside the mask.
       mask: where it is valid.
+      noise: its noise [ppm]; None where that of the total field stands.
     """
 
     field: Volume
     mask: Mask
+    noise: Volume | None = None
 
 
 def in_frame(
@@ -70,7 +72,10 @@ def in_frame(
         raise ValueError(
             f"mask must be wider than the sphere, got nothing left of it: choose a smaller radius than {options}"
         )
-    made = dataclasses.replace(field_map, field=leave(local.field, box, field_map.geometry.shape), mask=mask)
+    noise = field_map.noise if local.noise is None else leave(local.noise, box, field_map.geometry.shape)
+    made = dataclasses.replace(
+        field_map, field=leave(local.field, box, field_map.geometry.shape), mask=mask, noise=noise
+    )
     if not isinstance(made.field, jax.core.Tracer) and not bool(jnp.isfinite(made.field).all()):
         raise FloatingPointError(
             "the local field must stay finite, got NaN or infinity: check the total field and the noise map for NaN "

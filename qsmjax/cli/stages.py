@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qsmjax import pipeline
-from qsmjax.background import METHODS as BACKGROUNDS
 from qsmjax.cli import methods
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.settings import options_of, parse_settings
@@ -32,7 +31,7 @@ PRESETS: dict[str, dict[str, str]] = {
 }
 """What differs from the defaults. consensus2024: Bilgic et al., Magn. Reson. Med. (2024), doi:10.1002/mrm.30006."""
 
-DEFAULTS = {"background.method": "joint", "inversion.method": "learned"}
+DEFAULTS = {"background.method": "tfi", "inversion.method": "learned"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _stage(slot: str, words: dict[str, str], workdir: str | None) -> Stage:
         options = parse_settings(pairs, options_of(network.invert), network.name)
         return Stage(network.name, network.invert, options, network.describe, lambda: network.card)
     tables: dict[str, dict[str, Callable]] = {
-        "background": BACKGROUNDS,
+        "background": pipeline.BACKGROUNDS,
         "inversion": INVERSIONS,
         "field": {"fit": pipeline.total_field},
         "recon": {"grappa": reconstruct},

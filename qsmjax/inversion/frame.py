@@ -43,7 +43,9 @@ def check_field(field_map: FieldMap) -> None:
     Raises:
       ValueError: if it is not.
     """
-    if not isinstance(field_map.field, jax.core.Tracer) and not bool(jnp.isfinite(field_map.field).all()):
+    finite = jnp.isfinite(field_map.field).all()
+    # within jit this is traced even of a field that is not
+    if not isinstance(finite, jax.core.Tracer) and not bool(finite):
         raise ValueError("field must be finite inside the mask, got NaN or infinity: take such voxels out of the mask")
 
 

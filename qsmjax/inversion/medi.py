@@ -9,19 +9,22 @@ lambda |W(...)|² + |M ∇(r chi)|₁, so that
     weight = 1 / (2 lambda r)
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from qsmjax.inversion import data_terms
 from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
-from qsmjax.inversion.variation import EVERYWHERE, Edges, minimise_variation, solution
+from qsmjax.inversion.variation import EVERYWHERE, Edges, Splits, minimise_variation, solution
 from qsmjax.inversion.weighting import auto_weight, data_weights, masked_mean, masked_quantile, noise_level
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
 from qsmjax.numerics.operators import difference, sphere_mean_k
-from qsmjax.numerics.solvers import Report
+from qsmjax.numerics.solvers import Report, Solved
 from qsmjax.physics.geometry import Geometry
 
 BALANCE = 1.5
@@ -86,27 +89,64 @@ def solve_medi(
     if smv_radius is not None:
         field, weights, dipole = without_sphere_mean(field, mask, geometry, weights, dipole, smv_radius)
 
-    state, count = None, jnp.asarray(0)
-    for _ in range(MERIT_ROUNDS if merit else 1):
-        solved = minimise_variation(
-            data_terms.nonlinear(field, weights, radians),
-            field,
-            mask,
-            geometry,
-            weight=weight,
-            max_iterations=max_iterations,
-            tolerance=tolerance,
-            report=report,
-            edges=edges,
-            dipole=dipole,
-            start=state,
-        )
-        state, count = solved.state, count + solved.iterations
-        weights = distrust_outliers(weights, radians * (multiply_k(jnp.where(mask, state.chi, 0), dipole) - field))
-    return solution(solved._replace(iterations=count), mask, weight, tolerance)
+    solved = minimise_in_rounds(
+        MERIT_ROUNDS if merit else 1,
+        radians,
+        weights,
+        field,
+        mask,
+        geometry,
+        weight=weight,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        report=report,
+        edges=edges,
+        dipole=dipole,
+    )
+    return solution(solved, mask, weight, tolerance)
 
 
 medi = method(solve_medi)
+
+
+def minimise_in_rounds(
+    rounds: int,
+    radians: Float[Array, ""],
+    weights: Volume,
+    field: Volume,
+    mask: Mask,
+    geometry: Geometry,
+    *,
+    dipole: Kernel,
+    **how: Any,
+) -> Solved:
+    """Minimise the variation in rounds, each with less trust in what the map of the one before can't explain.
+
+    Args:
+      rounds: count; one is the plain method.
+      radians: per ppm.
+      weights: of the data, in the first round.
+      field: local field [ppm].
+      mask: where chi may differ from zero.
+      geometry: voxel size and B0 direction.
+      dipole: chi to field in k-space.
+      how: what else `minimise_variation` is told.
+
+    Returns:
+      The last round's splits and change, the iterations of all.
+    """
+
+    def once(weights: Volume, start: Splits | None) -> Solved:
+        data_term = data_terms.nonlinear(field, weights, radians)
+        return minimise_variation(data_term, field, mask, geometry, dipole=dipole, start=start, **how)
+
+    solved = once(weights, None)
+    for _ in range(rounds - 1):
+        made = multiply_k(jnp.where(mask, solved.state.chi, 0), dipole)
+        weights = distrust_outliers(weights, radians * (made - field))
+        again = once(weights, solved.state)
+        solved = again._replace(iterations=solved.iterations + again.iterations)
+    return solved
 
 
 def edge_weights(magnitude: Volume, mask: Mask, geometry: Geometry, percentage: ArrayLike = 90.0) -> Edges:

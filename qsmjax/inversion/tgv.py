@@ -11,6 +11,7 @@ for the penalties mu of the data, s of the support, a of ∇chi - w and b of ℰ
 direction of g. An iteration holds five FFT pairs.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -20,14 +21,13 @@ from jaxtyping import Array, Complex, Float
 from qsmjax.inversion import data_terms
 from qsmjax.inversion.data_terms import DATA_PENALTY, DataTerm
 from qsmjax.inversion.frame import inversion_kernel
-from qsmjax.inversion.harmonic import HARMONIC_PENALTY
 from qsmjax.inversion.measured import measured
 from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
-from qsmjax.inversion.variation import RELAXATION, SUPPORT_PENALTY, Triple, gradient_step, solution
+from qsmjax.inversion.variation import RELAXATION, SUPPORT_PENALTY, Splits, Triple, gradient_step, nothing, solution
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import frequencies, irfft3, rfft3
-from qsmjax.numerics.operators import difference, difference_adjoint, laplacian_k
+from qsmjax.numerics.operators import difference, difference_adjoint
 from qsmjax.numerics.solvers import Report, Solved, iterate
 from qsmjax.physics.geometry import Geometry
 
@@ -35,13 +35,14 @@ PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 """Components of a symmetric tensor, each stored once."""
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
+    """The map, and what each split keeps between iterations."""
+
     chi: Volume
     data: Volume
     support: Volume
     slope: Triple
     curve: tuple[Volume, ...]
-    laplacian: Volume | None
 
 
 def solve_tgv(
@@ -138,72 +139,74 @@ def minimise_generalised_variation(
     max_iterations: int,
     tolerance: ArrayLike | None,
     report: Report | None = None,
-    harmonic: bool = False,
 ) -> Solved:
     """Minimise data term plus total generalised variation over maps that are zero outside the mask.
 
-    The arguments are those of `variation.minimise_variation`, and
-
-    Args:
-      harmonic: whether the data term is that of D chi + h, h any field that is harmonic in the mask.
+    The arguments are those of `variation.minimise_variation`.
     """
-    shape, size = field.shape, geometry.voxel_size
-    clip = gradient_step(field, mask)
+    step = generalised_variation_step(mask, geometry, gradient_step(field, mask), weight, smoothness)
+    return iterate(
+        lambda state: step(state, data_term),
+        with_slopes(nothing(field)),
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        report=report,
+    )
+
+
+def with_slopes(splits: Splits) -> State:
+    """Start from a map without slopes of its own."""
+    return State(splits.chi, splits.data, splits.support, splits.gradient, (jnp.zeros_like(splits.chi),) * len(PAIRS))
+
+
+def generalised_variation_step(
+    mask: Mask,
+    geometry: Geometry,
+    clip: Float[Array, ""],
+    weight: ArrayLike,
+    smoothness: ArrayLike,
+    *,
+    data_penalty: float = DATA_PENALTY,
+    support_penalty: float = SUPPORT_PENALTY,
+) -> Callable[[State, DataTerm], State]:
+    """Return one iteration, (state, data term) -> state; `clip` is the step in ∇chi."""
+    shape, size = geometry.shape, geometry.voxel_size
     slope_penalty = jnp.asarray(weight, jnp.float32) / clip
     curve_penalty = slope_penalty * smoothness
     dipole = inversion_kernel(geometry)
     symbols = gradient_symbols(geometry)
     squared = sum((jnp.abs(g) ** 2 for g in symbols), jnp.float32(0))
     both = slope_penalty + curve_penalty * squared
-    prior = SUPPORT_PENALTY + slope_penalty * curve_penalty * squared**2 / both
-    system = DATA_PENALTY * dipole**2 + prior
+    system = data_penalty * dipole**2 + support_penalty + slope_penalty * curve_penalty * squared**2 / both
     across = slope_penalty + curve_penalty * squared / 2
-    laplacian = laplacian_k(geometry.shape, size)
-    stiffness = HARMONIC_PENALTY * laplacian**2
-    # of the two unknowns chi and h at a frequency
-    determinant = DATA_PENALTY * prior + stiffness * system
 
-    def step(state: _State) -> _State:
+    def step(state: State, data_term: DataTerm) -> State:
         made = data_term(state.data)
         slopes = [s - 2 * jnp.clip(s, -clip, clip) for s in state.slope]
         curves = {pair: s - 2 * jnp.clip(s, -clip, clip) for pair, s in zip(PAIRS, state.curve)}
         image = slope_penalty * sum(difference_adjoint(s, i) / size[i] for i, s in enumerate(slopes))
-        image += SUPPORT_PENALTY * jnp.where(mask, state.support, -state.support)
+        image += support_penalty * jnp.where(mask, state.support, -state.support)
         w_k = [rfft3(curve_penalty * _symmetric_adjoint(curves, j, size) - slope_penalty * slopes[j]) for j in range(3)]
         along = sum(jnp.conj(g) * w for g, w in zip(symbols, w_k))
-        data_k = rfft3(DATA_PENALTY * (2 * made - state.data))
-        chi_k = dipole * data_k + rfft3(image) + slope_penalty * along / both
-        rest_k, curved = jnp.zeros_like(data_k), None
-        if state.laplacian is None:
-            chi_k = chi_k / system
-        else:
-            flat = jnp.where(mask, 0, state.laplacian)
-            rest_k = data_k + HARMONIC_PENALTY * laplacian * rfft3(2 * flat - state.laplacian)
-            chi_k, rest_k = (
-                ((DATA_PENALTY + stiffness) * chi_k - DATA_PENALTY * dipole * rest_k) / determinant,
-                (system * rest_k - DATA_PENALTY * dipole * chi_k) / determinant,
-            )
-            curved = state.laplacian + RELAXATION * (irfft3(laplacian * rest_k, shape) - flat)
+        chi_k = dipole * rfft3(data_penalty * (2 * made - state.data)) + rfft3(image) + slope_penalty * along / both
+        chi_k = chi_k / system
         share = slope_penalty * chi_k - curve_penalty / 2 * (along + slope_penalty * squared * chi_k) / both
-        chi, makes = irfft3(chi_k, shape), irfft3(dipole * chi_k + rest_k, shape)
+        chi, makes = irfft3(chi_k, shape), irfft3(dipole * chi_k, shape)
         w = [irfft3((part + g * share) / across, shape) for part, g in zip(w_k, symbols)]
         x, y, z = (
             s + RELAXATION * (difference(chi, i) / size[i] - w[i] - s + jnp.clip(s, -clip, clip))
             for i, s in enumerate(state.slope)
         )
         bent = [(difference(w[j], i) / size[i] + difference(w[i], j) / size[j]) / 2 for i, j in PAIRS]
-        return _State(
+        return State(
             chi=chi,
             data=state.data + RELAXATION * (makes - made),
             support=state.support + RELAXATION * (chi - jnp.where(mask, state.support, 0)),
             slope=(x, y, z),
             curve=tuple(s + RELAXATION * (b - s + jnp.clip(s, -clip, clip)) for s, b in zip(state.curve, bent)),
-            laplacian=curved,
         )
 
-    zero = jnp.zeros_like(field)
-    start = _State(zero, zero, zero, (zero, zero, zero), (zero,) * len(PAIRS), zero if harmonic else None)
-    return iterate(step, start, max_iterations=max_iterations, tolerance=tolerance, report=report)
+    return step
 
 
 def gradient_symbols(geometry: Geometry) -> list[Complex[Array, "_ _ _"]]:

@@ -13,6 +13,7 @@ References:
   Eckstein & Bertsekas, Math. Program. 55:293 (1992), doi:10.1007/BF01581204.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.weighting import masked_mean
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
-from qsmjax.numerics.kspace import irfft3, rfft3
+from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
 from qsmjax.numerics.operators import difference, difference_adjoint, laplacian_k
 from qsmjax.numerics.solvers import Report, Solved, iterate
 from qsmjax.physics.geometry import Geometry
@@ -61,6 +62,12 @@ def gradient_step(field: Volume, mask: Mask) -> Float[Array, ""]:
     return jnp.maximum(jnp.sqrt(masked_mean(field**2, mask)), 1e-12)
 
 
+def start_at(chi: Volume, dipole: Kernel, geometry: Geometry) -> Splits:
+    """Start from a map, each split at what it makes."""
+    x, y, z = (difference(chi, axis) / d for axis, d in enumerate(geometry.voxel_size))
+    return Splits(chi, multiply_k(chi, dipole), (x, y, z), chi)
+
+
 def minimise_variation(
     data_term: DataTerm,
     field: Volume,
@@ -95,18 +102,40 @@ def minimise_variation(
     Returns:
       The splits, the iterations, and the last relative change.
     """
-    shape, size = field.shape, geometry.voxel_size
+    clip = gradient_step(field, mask)
+    step = variation_step(mask, geometry, clip, weight, data_penalty=data_penalty, edges=edges, dipole=dipole)
+    return iterate(
+        lambda state: step(state, data_term),
+        nothing(field) if start is None else start,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        report=report,
+    )
+
+
+def variation_step(
+    mask: Mask,
+    geometry: Geometry,
+    clip: Float[Array, ""],
+    weight: ArrayLike,
+    *,
+    data_penalty: float = DATA_PENALTY,
+    support_penalty: float = SUPPORT_PENALTY,
+    edges: Edges = EVERYWHERE,
+    dipole: Kernel | None = None,
+) -> Callable[[Splits, DataTerm], Splits]:
+    """Return one iteration, (splits, data term) -> splits; `clip` is the step in ∇chi."""
+    shape, size = geometry.shape, geometry.voxel_size
     if dipole is None:
         dipole = inversion_kernel(geometry)
-    clip = gradient_step(field, mask)
     penalty = jnp.asarray(weight, jnp.float32) / clip
     clips = tuple(clip * edge for edge in edges)
-    inverse = 1 / (data_penalty * dipole**2 + penalty * laplacian_k(geometry.shape, size) + SUPPORT_PENALTY)
+    inverse = 1 / (data_penalty * dipole**2 + penalty * laplacian_k(shape, size) + support_penalty)
 
-    def step(state: Splits) -> Splits:
+    def step(state: Splits, data_term: DataTerm) -> Splits:
         made = data_term(state.data)
         image = penalty * pull_gradient(state.gradient, clips, size)
-        image += SUPPORT_PENALTY * jnp.where(mask, state.support, -state.support)
+        image += support_penalty * jnp.where(mask, state.support, -state.support)
         chi_k = inverse * (dipole * rfft3(data_penalty * (2 * made - state.data)) + rfft3(image))
         chi, makes = irfft3(chi_k, shape), irfft3(dipole * chi_k, shape)
         return Splits(
@@ -116,8 +145,7 @@ def minimise_variation(
             support=state.support + RELAXATION * (chi - jnp.where(mask, state.support, 0)),
         )
 
-    start = nothing(field) if start is None else start
-    return iterate(step, start, max_iterations=max_iterations, tolerance=tolerance, report=report)
+    return step
 
 
 def pull_gradient(splits: Triple, clips: tuple, size: Float[Array, "3"]) -> Volume:

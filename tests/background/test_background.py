@@ -6,23 +6,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
-from qsmjax.background import METHODS
 from qsmjax.background.edge import beside_the_skull, steep_voxels
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry
+from qsmjax.pipeline import BACKGROUNDS as METHODS
 
 SHAPE = (32, 30, 28)
 OPTIONS = {
+    "tfi": {"steepest": 10.0},
     "joint": {"margin": 2.0, "steepest": 10.0},
     "vsharp": {"radii": (6.0, 5.0, 4.0, 3.0, 2.0), "steepest": 10.0},
     "sharp": {"radius": 4.0},
     "resharp": {"radius": 4.0, "max_iterations": 30},
     "ismv": {"radius": 2.5, "max_iterations": 150},
 }
-BOUNDS = {"joint": 0.3, "vsharp": 0.65, "sharp": 0.52, "resharp": 0.52, "ismv": 0.56, "pdf": 0.7, "lbv": 0.8}
+BOUNDS = {
+    "tfi": 0.35,
+    "joint": 0.3,
+    "vsharp": 0.65,
+    "sharp": 0.52,
+    "resharp": 0.52,
+    "ismv": 0.56,
+    "pdf": 0.7,
+    "lbv": 0.8,
+}
 """Relative error allowed on the head below, as measured; a third of it is edge."""
+RIM = {"tfi": 2}
+"""Voxels of the edge that are kept by a method but said to be noisy: not judged."""
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +65,12 @@ def test_the_local_field_is_found(name, head):
     local = METHODS[name](total, **OPTIONS.get(name, {}))
     assert local.mask.sum() > 0 and not (local.mask & ~total.mask).any()
     assert not np.asarray(local.field)[~np.asarray(local.mask)].any()
-    assert error(local.field, truth, local.mask) < BOUNDS[name]
-    assert error(total.field, truth, local.mask) > 1.5
+    judged = scipy.ndimage.binary_erosion(local.mask, iterations=RIM[name]) if name in RIM else local.mask
+    assert error(local.field, truth, judged) < BOUNDS[name]
+    assert error(total.field, truth, judged) > 1.5
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "tfi"])
 def test_it_is_linear_and_does_not_see_what_lies_outside_the_mask(name, head):
     total, _ = head
     remove = lambda field: METHODS[name](total.replace(field=field), **OPTIONS.get(name, {})).field

@@ -27,7 +27,8 @@ def local_map(b0_dir=(0, 0, 1)):
     return field_map(0.02 * smooth, mask, geometry(SHAPE, (1, 1, 1), b0_dir), noise=0.004, magnitude=magnitude)
 
 
-def agrees_with_finite_differences(loss, field, size=3e-5):
+def agrees_with_finite_differences(loss, field):
+    size = 3e-5
     direction = jax.random.normal(jax.random.key(1), SHAPE)
     exact = jnp.vdot(jax.grad(loss)(field), direction)
     about = (loss(field + size * direction) - loss(field - size * direction)) / (2 * size)
@@ -48,18 +49,16 @@ def test_gradient_through_the_unrolled_iterations(name):
     agrees_with_finite_differences(loss, local.field)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_STEP)
 def test_gradient_through_one_step_methods(name):
-    """Their start is differentiated implicitly, so it must be solved; no voxel may cross the limit of steepness."""
+    """Their start is unrolled too; no voxel may cross the limit of steepness."""
     local, wanted = local_map(), jax.random.normal(jax.random.key(0), SHAPE)
-    options = {"weight": 3e-4, "start_iterations": 600, "steepest": 1e3, "max_iterations": 2, "tolerance": None}
+    options = {"weight": 3e-4, "start_iterations": 5, "steepest": 1e3, "max_iterations": 3, "tolerance": None}
 
     def loss(field):
         return jnp.vdot(METHODS[name](local.replace(field=field), **options).chi, wanted)
 
-    # the start holds the map to a relative 1e-3: a smaller step is lost in it
-    agrees_with_finite_differences(loss, local.field, 3e-4)
+    agrees_with_finite_differences(loss, local.field)
 
 
 def test_gradient_through_cosmos_is_implicit():

@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 
-from qsmjax.background import METHODS as BACKGROUNDS
 from qsmjax.cli.errors import guarded
 from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.inference.card import check_card

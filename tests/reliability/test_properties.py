@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qsmjax.background import METHODS as BACKGROUNDS
 from qsmjax.evaluation.metrics import nrmse, psnr
 from qsmjax.inversion import METHODS
 from qsmjax.phase.mask import magnitude_mask
 from qsmjax.phase.unwrap import unwrap
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry, geometry_from_affine
+from qsmjax.pipeline import BACKGROUNDS
 
 from .strategies import OURS, Case, cases, holds
 
