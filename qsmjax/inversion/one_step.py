@@ -17,6 +17,7 @@ towards it. Both methods start from the sources of `background.joint`.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -203,7 +204,8 @@ def remove_by_tfi(
     """Remove the field of the sources outside that total field inversion finds beside the tissue.
 
     The whole mask is kept. Where the skull's field is steeper than the model can follow, the noise is raised by the
-    model's error, and the field drawn towards what the map makes, as far as that error outweighs the noise.
+    model's error, and the field drawn towards what the map makes, as far as that error outweighs the noise. In
+    gradients what was found counts as a constant: `background.joint` has those of its solution.
 
     Args:
       field_map: the total field; its noise and magnitude, where known, weigh it.
@@ -254,11 +256,13 @@ def part_by_tfi(
         report=None,
     )
     made = multiply_k(jnp.where(mask, solved.state.chi, 0), inversion_kernel(geometry))
+    # unrolled, so many iterations have gradients that grow without bound
+    background, made, begun = jax.lax.stop_gradient((background, made, begun))
     if noise is None:
         noise = begun.level / jnp.maximum(data_weights(mask, None, magnitude), 1e-2)
     known, trusted = noise**2, begun.trust > 0
     kept = jnp.where(trusted, known / jnp.maximum(known + begun.missed, 1e-30), 0)
-    local = made + kept * (begun.field - background - made)
+    local = made + kept * (field - background - made)
     raised = jnp.where(trusted, jnp.sqrt(known + begun.missed), steepest)
     return Local(jnp.where(mask, local, 0), mask, jnp.where(mask, raised, 0))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from qsmjax.background.edge import beside_the_skull, steep_voxels
+from qsmjax.background.edge import STEEPEST, beside_the_skull, steep_voxels
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry
@@ -150,3 +150,22 @@ def test_what_cannot_be_done_is_refused(head):
         METHODS["vsharp"](total, threshold=-0.1)
     with pytest.raises(ValueError, match="at least one voxel"):
         METHODS["lbv"](total.replace(mask=jnp.zeros(SHAPE, bool)))
+
+
+def test_total_field_inversion_raises_the_noise_beside_air_alone(head):
+    total, _ = head
+    noise = jnp.full(SHAPE, 1e-3)
+    made = np.asarray(METHODS["tfi"](total.replace(noise=noise)).noise)
+    deep = scipy.ndimage.binary_erosion(total.mask, iterations=6)
+    np.testing.assert_allclose(made[deep], 1e-3)
+    rim = np.asarray(total.mask) & ~scipy.ndimage.binary_erosion(total.mask, iterations=2)
+    assert (made[rim] >= 1e-3).all() and np.median(made[rim]) > 2e-3 and not made[~np.asarray(total.mask)].any()
+
+
+def test_in_gradients_what_total_field_inversion_found_counts_as_a_constant(head):
+    total, truth = head
+    total = total.replace(noise=jnp.full(SHAPE, 1e-3))
+    made = METHODS["tfi"](total)
+    kept = jnp.where(total.mask & (made.noise < STEEPEST), (1e-3 / jnp.maximum(made.noise, 1e-9)) ** 2, 0)
+    loss = lambda scale: jnp.vdot(truth, METHODS["tfi"](total.replace(field=scale * total.field)).field)
+    np.testing.assert_allclose(jax.grad(loss)(1.0), jnp.vdot(truth, kept * total.field), rtol=1e-3)
