@@ -1,12 +1,12 @@
-"""Hold the learned inversion against TV and MEDI: at their defaults, and with the weight tuned on the truth.
+"""Hold the networks against TV and MEDI: at their defaults, and with the weight tuned on the truth.
 
     python benchmarks/learned.py LABELS_DIR --cache CACHE [--weights FILE] [--cases axial oblique 1x1x2 7T 0.7mm]
                                  [--numbers 11 12] [--noise 1 4] [--draws 1] [--voxel 1.0] [--vsharp]
-                                 [--alone]
+                                 [--alone] [--networks learned qsmnet qsmnet_plus]
 
 The heads are those of `benchmarks/heads.py`, kept in CACHE; networks are never trained on heads 11 to 14. A line a
 method says NRMSE, xSIM, HFEN, deep grey's NRMSE, the calcification's error of moment and its streak, as QSM-CI defines
-them, and seconds without compilation. For the network there is also the part of the voxels whose truth lies within one
+them; for the learned inversion also seconds without compilation, and the part of the voxels whose truth lies within one
 and within two (1.96) predicted standard deviations, and within one by tenths of the predicted deviation. Maps are
 compared after the mean over the mask is taken off each. With --draws a line is the mean over so many draws of noise,
 on each of which the classical weights are tuned anew. --voxel multiplies the voxel size. --vsharp takes the field of
@@ -26,7 +26,7 @@ from kept_heads import KeptHead, kept_head
 from qsmjax.background import v_sharp
 from qsmjax.evaluation.metrics import nrmse
 from qsmjax.inference.network import load_network
-from qsmjax.inference.shipped import FOLDER
+from qsmjax.inference.shipped import FOLDER, NETWORKS
 from qsmjax.inversion import medi, tv
 from qsmjax.inversion.solution import Solution
 from qsmjax.physics.field_map import FieldMap
@@ -47,11 +47,12 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1, help="of the noise")
     parser.add_argument("--voxel", type=float, default=1.0)
     parser.add_argument("--vsharp", action="store_true")
-    parser.add_argument("--alone", action="store_true", help="the network alone")
+    parser.add_argument("--alone", action="store_true", help="the networks alone")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["learned"])
     args = parser.parse_args()
-    network = load_network(args.weights)
-    for name in args.cases:
-        head = kept_head(args.labels_dir, name, args.cache, heads=tuple(args.numbers), voxel=args.voxel)
+    learned = load_network(args.weights).invert
+    for case in args.cases:
+        head = kept_head(args.labels_dir, case, args.cache, heads=tuple(args.numbers), voxel=args.voxel)
         for level in args.noise:
             table: dict[str, list[tuple[float, ...]]] = {}
             for draw in range(args.draws):
@@ -64,12 +65,18 @@ def main() -> None:
                     default, best = tuned(method, scan, judged)
                     table.setdefault(method.__name__, []).append(row(default, judged))
                     table.setdefault(f"{method.__name__}, tuned", []).append(row(best, judged))
-                solution, seconds, _ = measured(lambda scan=scan: network.invert(scan), warm=True)
-                table.setdefault("learned", []).append((*row(solution, judged), seconds))
-            print(f"\n{name}{', V-SHARP' if args.vsharp else ''}, {head.mask.shape}, noise x{level:g}\n{HEADER}")
+                for name in args.networks:
+                    if name != "learned":
+                        table.setdefault(name, []).append(row(NETWORKS[name](scan), judged))
+                        continue
+                    solution, seconds, _ = measured(lambda scan=scan: learned(scan), warm=True)
+                    table.setdefault(name, []).append((*row(solution, judged), seconds))
+                    covered = coverage(solution, judged)
+            print(f"\n{case}{', V-SHARP' if args.vsharp else ''}, {head.mask.shape}, noise x{level:g}\n{HEADER}")
             for label, rows in table.items():
                 print_line(label, np.mean(rows, 0))
-            print(coverage(solution, judged), flush=True)
+            if "learned" in args.networks:
+                print(covered, flush=True)
 
 
 def tuned(method: Callable[..., Solution], scan: FieldMap, head: KeptHead) -> tuple[Solution, Solution]:

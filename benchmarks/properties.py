@@ -22,6 +22,7 @@ from strategies import Case, cases, holds
 
 from qsmjax.cli.settings import options_of
 from qsmjax.inference.shipped import INVERSIONS
+from qsmjax.pipeline import BACKGROUNDS
 
 SHAPES = [(1, 1, 1), (2, 1, 7), (5, 8, 3), (9, 9, 9), (12, 1, 1), (6, 7, 12)]
 """For methods that take long to compile; those in closed form get any shape."""

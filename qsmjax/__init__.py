@@ -7,7 +7,7 @@ def load(name: str) -> Callable:
     """Load a network that comes with qsmjax: `qsmjax.load("learned")(field_map)` has chi and std [ppm].
 
     Args:
-      name: of its weights.
+      name: learned, qsmnet or qsmnet_plus; the latter two know no std.
 
     Returns:
       (FieldMap, *, tile, halo) -> Solution.

@@ -9,8 +9,8 @@ from qsmjax import pipeline
 from qsmjax.cli import methods
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.settings import options_of, parse_settings
-from qsmjax.inference.shipped import INVERSIONS, shipped_network
-from qsmjax.inversion import METHODS, taken
+from qsmjax.inference.shipped import INVERSIONS, NETWORKS, shipped_network
+from qsmjax.inversion import taken
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.recon.reconstruct import reconstruct
 
@@ -122,6 +122,9 @@ def _stage(slot: str, words: dict[str, str], workdir: str | None) -> Stage:
         if having and name not in having:
             near = "tv" if "tv" in having else having[0]
             raise UserError(f"--set {key} must go with a method that has it, such as --method {near}, got {name}")
-    # what is not classical is shipped, and loaded once it runs
-    card = (lambda: shipped_network(name).card) if slot == "inversion" and name not in METHODS else dict
-    return Stage(name, run, parse_settings(pairs, options_of(run), name), card=card)
+    options = parse_settings(pairs, options_of(run), name)
+    if slot != "inversion" or name not in NETWORKS:
+        return Stage(name, run, options)
+    # a shipped network is loaded once it runs
+    describe, card = lambda scan: shipped_network(name).describe(scan), lambda: shipped_network(name).card
+    return Stage(name, run, options, describe, card)

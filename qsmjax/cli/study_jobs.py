@@ -20,7 +20,7 @@ from qsmjax.cli.errors import UserError, describe
 from qsmjax.cli.methods import choose
 from qsmjax.cli.scan import on_grid
 from qsmjax.cli.settings import options_of, parse_settings
-from qsmjax.inference.shipped import INVERSIONS
+from qsmjax.inference.shipped import FOLDER, INVERSIONS, NETWORKS
 from qsmjax.io.nifti import file_hash, load_volume
 from qsmjax.io.sidecar import load_json
 from qsmjax.simulate.tissue import FREESURFER
@@ -85,7 +85,9 @@ def resolve_method(spec: str, settings: Sequence[str]) -> Method:
     where = where if equals else label
     own = [pair.partition(".")[2] for pair in settings if pair.partition(".")[0] == label]
     if where in INVERSIONS or not Path(where).exists():
-        invert, origin = choose(where, INVERSIONS, what="--methods (a name, or LABEL=PATH of a network)"), where
+        invert = choose(where, INVERSIONS, what="--methods (a name, or LABEL=PATH of a network)")
+        # maps of a release's network are not taken for those of the next one's
+        origin = file_hash(FOLDER / f"{where}.safetensors") if where in NETWORKS else where
     else:
         from qsmjax.inference.network import WEIGHTS, load_network  # not paid for where no network is asked for
 

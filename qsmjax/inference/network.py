@@ -54,6 +54,8 @@ def read_network(path: str | Path) -> tuple[Path, nn.Module, dict[str, Any], dic
         raise FileNotFoundError(f"{path} must hold {WEIGHTS}, got none: train there first, or wait for its first save")
     variables, card = load_weights(file)
     check_card(file, card, ("name", "network"))
+    # kernels may be stored in half precision; networks know parameters in float32 alone
+    variables = jax.tree.map(lambda array: np.asarray(array, np.float32), variables)
     return file, build(card["network"]), variables, card
 
 

@@ -35,12 +35,44 @@ def learned(field_map: FieldMap, *, tile: int | None = None, halo: int = 24) -> 
     return load_shipped("learned")(field_map, tile=tile, halo=halo)
 
 
-INVERSIONS: dict[str, Callable[..., Solution]] = {**METHODS, "learned": learned}
+def qsmnet(field_map: FieldMap, *, tile: int | None = None, halo: int = 32) -> Solution:
+    """Map the field by a QSMnet narrower than the paper's; scans are resampled to 1 mm and turned to B0 (qsmnet).
+
+    Args:
+      field_map: local field.
+      tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
+      halo: overlap of the tiles [voxels].
+
+    References:
+      Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030.
+    """
+    return load_shipped("qsmnet")(field_map, tile=tile, halo=halo)
+
+
+def qsmnet_plus(field_map: FieldMap, *, tile: int | None = None, halo: int = 32) -> Solution:
+    """Map the field by the same network, trained on susceptibility scaled up to fourfold and negated (qsmnet_plus).
+
+    Args:
+      field_map: local field.
+      tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
+      halo: overlap of the tiles [voxels].
+
+    References:
+      Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030.
+      Jung et al., NeuroImage 211:116619 (2020), doi:10.1016/j.neuroimage.2020.116619 (the wider range).
+    """
+    return load_shipped("qsmnet_plus")(field_map, tile=tile, halo=halo)
+
+
+NETWORKS: dict[str, Callable[..., Solution]] = {"learned": learned, "qsmnet": qsmnet, "qsmnet_plus": qsmnet_plus}
+"""The networks that are shipped, by the names of their files."""
+
+INVERSIONS: dict[str, Callable[..., Solution]] = {**METHODS, **NETWORKS}
 """All inversions by name: the classical ones, and the networks that are shipped."""
 
 
 def load_shipped(name: str) -> Callable[..., Solution]:
-    """Load a network that is shipped, as an inversion: (FieldMap, *, options) -> Solution with chi and std.
+    """Load a network that is shipped, as an inversion: (FieldMap, *, options) -> Solution; with a std from learned.
 
     Raises:
       ValueError: if there is none of that name, or its file was changed.

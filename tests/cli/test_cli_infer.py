@@ -181,6 +181,15 @@ def test_a_workdirs_network_runs_on_a_grid_that_is_not_its_own(folder, capsys):
     assert sidecar["Method"] == "tiny" and "resampled" in sidecar["Notes"][0]
 
 
+def test_a_shipped_qsmnet_says_that_the_scan_was_brought_to_its_grid(folder, capsys):
+    assert infer(folder / "field.nii.gz", "--method", "qsmnet_plus", "--no-figure") == 0
+    assert "resampled to the network's 1 x 1 x 1 mm and turned by 20.0 degrees" in capsys.readouterr().out
+    sidecar = json.loads((folder / "field_Chimap.json").read_text())
+    assert sidecar["Method"] == "qsmnet_plus" and sidecar["Weights"]["licence"] == "Apache-2.0"
+    assert "doi:10.1016/j.neuroimage.2020.116619" in sidecar["MethodsParagraph"]
+    assert not (folder / "field_desc-std_Chimap.nii.gz").exists()
+
+
 def test_methods_are_listed_with_options_and_reference(capsys):
     assert infer("--list-methods") == 0
     listed = capsys.readouterr().out

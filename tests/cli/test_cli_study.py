@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from qsmjax.cli.main import run_command
+from qsmjax.cli.study_jobs import resolve_method
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.io.sidecar import save_json
 from qsmjax.physics.dipole import forward_field
@@ -55,6 +56,11 @@ def write_subject(folder, *, truth=True, names=("a", "b"), mask=True):
 def table(out, name):
     with (out / "tables" / f"{name}.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def test_maps_of_a_shipped_network_are_not_those_of_its_next_weights():
+    prints = [resolve_method(spec, []).fingerprint for spec in ("learned", "a=learned", "qsmnet", "tv")]
+    assert prints[0] == prints[1] != prints[2] and prints[3] == "tv []"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The network that is shipped: on an oblique grid that it never saw, whole and in tiles, with its deviation."""
+"""The learned inversion as it is shipped: on a grid that it never saw, whole and in tiles, with its deviation."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,37 @@
+"""What is shipped: files with a card each, functions that say what the files take, QSMnets that beat a closed form."""
+
+import numpy as np
+import pytest
+
+import qsmjax
+from qsmjax.cli.settings import options_of
+from qsmjax.inference.shipped import FOLDER, INVERSIONS, NETWORKS, load_shipped, shipped_network
+from qsmjax.physics.dipole import forward_field
+from qsmjax.physics.field_map import field_map
+from qsmjax.physics.geometry import geometry
+
+SHAPE = (32, 30, 28)
+AT = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in SHAPE], indexing="ij"))
+MASK = np.linalg.norm(AT / np.asarray([14, 13, 12])[:, None, None, None], axis=0) < 1
+CHI = np.where((np.abs(AT) < 5).all(axis=0), 0.12, -0.02) * MASK
+
+
+def test_every_network_has_its_file_and_its_card():
+    assert {path.stem for path in FOLDER.iterdir()} == set(NETWORKS)
+    for name, function in NETWORKS.items():
+        card = shipped_network(name).card
+        assert card["name"] == name and card["licence"] == "Apache-2.0" and "Apache-2.0" in card["training_data"]
+        assert card["scores"] and card["step"] and card["config"]
+        assert (FOLDER / f"{name}.safetensors").stat().st_size < 16e6
+        assert options_of(function) == options_of(load_shipped(name))
+
+
+@pytest.mark.parametrize("name", ["qsmnet", "qsmnet_plus"])
+def test_a_shipped_qsmnet_has_less_error_than_a_closed_form(name):
+    grid = geometry(SHAPE, (1, 1, 1), (0, 0, 1))
+    noise = 1e-3 * np.random.default_rng(0).normal(size=SHAPE)
+    scan = field_map(np.asarray(forward_field(CHI, grid, padding=0.5)) + noise, MASK, grid, noise=1e-3)
+    solution = qsmjax.load(name)(scan)
+    assert solution.std is None and not np.asarray(solution.chi)[~MASK].any()
+    error = lambda chi: (np.asarray(chi) - CHI)[MASK].std()
+    assert error(solution.chi) < error(INVERSIONS["tkd"](scan).chi)
