@@ -252,7 +252,7 @@ def _curves(rows, panels, reference: dict[str, float], reference_name: str, step
     return figure
 
 
-_COLOURS = ["#0b6fa4", "#d1495b", "#edae49", "#3a7d44", "#6c4f9c", "#7f7f7f"]
+_COLOURS = ["#0b6fa4", "#d1495b", "#edae49", "#3a7d44", "#6c4f9c", "#7f7f7f", "#5bc0de", "#b0603a"]
 
 
 def _is_number(value) -> bool:
