@@ -96,7 +96,7 @@ def tuned(method: Callable[..., Solution], scan: FieldMap, head: KeptHead) -> tu
 
 def row(solution: Solution, head: KeptHead) -> tuple[float, ...]:
     """Return the figures of a line of the table."""
-    figures = errors(solution, head)
+    figures = errors(solution, head, head.mask)
     return tuple(figures[key] for key in COLUMNS)
 
 
