@@ -17,6 +17,7 @@ from qsmjax.inversion import METHODS
 from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.models.build import build
+from qsmjax.pipeline import BACKGROUNDS
 from qsmjax.training.config import from_dict, preset, with_settings
 
 from .strategies import Case
