@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from qsmjax import background
-from qsmjax.inversion.one_step import remove_by_tfi
+from qsmjax.inversion.removal import remove_by_tfi
 from qsmjax.inversion.solution import Solution
 from qsmjax.numerics.arrays import Mask, Volume, as_mask
 from qsmjax.phase.echoes import fit_echoes

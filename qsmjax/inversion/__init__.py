@@ -10,6 +10,7 @@
 - `descent`: ndi, rts: early stopping, and the cone filled in
 - `streaks`: ilsqr: least squares, its streaks estimated and taken off
 - `one_step`: tfi, tgv_onestep: from the total field, the background a second unknown (`taken` tells which do)
+- `removal`: the local field that total field inversion leaves: the default background removal
 
 Parts that the methods share:
 
