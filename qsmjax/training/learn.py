@@ -1,7 +1,7 @@
 """The run that trains the learned inversion: a bank of scans, what the physics sees of them, and a correction of it.
 
-    W/bank/                       scans with their truth
-    W/stage_0/seen/               the same as the first stage sees them
+    W/bank/                       sources
+    W/stage_0/seen/               scans of them as the first stage sees them
     W/stage_0/state.safetensors   its training; then W/stage_1/, which sees what the first stage made of them
     W/weights.safetensors, W/metrics.csv
 
@@ -34,7 +34,8 @@ from qsmjax.training.checkpoint import LICENCE, WEIGHTS
 from qsmjax.training.config import TrainConfig, from_dict
 from qsmjax.training.devices import choose_devices, compile_step, compiled
 from qsmjax.training.loader import Loader
-from qsmjax.training.sight import Seen, rounded, see_bank
+from qsmjax.training.scans import rounded
+from qsmjax.training.sight import Seen, see_bank
 from qsmjax.training.stopping import stop_signals
 
 STATE = "state.safetensors"
@@ -111,7 +112,8 @@ def learn(
     left = config.stages * config.steps if until is None else until
     for number in range(config.stages):
         seen = workdir / f"stage_{number}" / "seen"
-        scans = see_bank(workdir / "bank", seen, scans, network, stages[-1] if stages else None)
+        params = stages[-1] if stages else None
+        scans = see_bank(workdir / "bank", seen, scans, network, params, scans=config.scans, seed=config.seed)
         params, taken = train_stage(run, scans, stages, min(left, config.steps))
         stages.append(params)
         left -= config.steps
