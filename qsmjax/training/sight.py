@@ -117,30 +117,34 @@ def see_bank(
     Returns:
       What was seen, by the source's name and the scan's number.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _drop_stale(folder, network, params)
-
-    def seen(name: str) -> Seen:
-        kept = folder / f"{name}.npz"
-        if not kept.exists():
-            source, _, number = name.rpartition("_")
-            rng = np.random.default_rng((seed, *map(int, source.split("_")), int(number)))
-            example = draw_scan(rng, load_source(bank / f"{source}.npz"))
-            made = see(example) if params is None else see_next(example, before[name], network, params)
-            with write_aside(kept) as temporary, temporary.open("wb") as file:
-                np.savez(file, **made._asdict())
-        with np.load(kept, allow_pickle=False) as parts:
-            return Seen(**parts)
-
+    begin_seeing(folder, network, params)
     names = [f"{path.stem}_{number}" for path in sorted(bank.glob("*.npz")) for number in range(scans)]
+    seen = lambda name: see_scan(bank, folder, name, before.get(name), network, params, seed=seed)
     if jax.default_backend() == "cpu":
         return {name: seen(name) for name in names}
     with ThreadPoolExecutor(READERS) as pool:
         return dict(zip(names, pool.map(seen, names)))
 
 
-def _drop_stale(folder: Path, network: unrolled.Correction, params: Any) -> None:
-    """Empty a folder whose probe is not what would be seen today, and keep today's."""
+def see_scan(
+    bank: Path, folder: Path, name: str, before: Seen | None, network: unrolled.Correction, params: Any, *, seed: int
+) -> Seen:
+    """See one scan, by its source's name and its number, or read what is kept of it."""
+    kept = folder / f"{name}.npz"
+    if not kept.exists():
+        source, _, number = name.rpartition("_")
+        rng = np.random.default_rng((seed, *map(int, source.split("_")), int(number)))
+        example = draw_scan(rng, load_source(bank / f"{source}.npz"))
+        made = see(example) if before is None else see_next(example, before, network, params)
+        with write_aside(kept) as temporary, temporary.open("wb") as file:
+            np.savez(file, **made._asdict())
+    with np.load(kept, allow_pickle=False) as parts:
+        return Seen(**parts)
+
+
+def begin_seeing(folder: Path, network: unrolled.Correction, params: Any) -> None:
+    """Make the folder; empty it if its probe is not what would be seen today, and keep today's."""
+    folder.mkdir(parents=True, exist_ok=True)
     probe = _probe()
     made = see(probe)
     if params is not None:
