@@ -133,8 +133,12 @@ def train(args: argparse.Namespace) -> None:
             training.save(args.out, f"{len(maps)} simulated heads", finished=finished)
 
     saved = time.monotonic()
-    while (behind := min(trainings, key=lambda t: t.seconds)).seconds < seconds:
+    while trainings and (behind := min(trainings, key=lambda t: t.seconds)).seconds < seconds:
         behind.turn(seconds)
+        if not np.isfinite(behind.terms).all():
+            # the others go on
+            say(f"{behind.name} is given up: losses {behind.terms} by step {behind.taken}")
+            trainings.remove(behind)
         if time.monotonic() - saved > SAVED:
             save(finished=False)
             saved = time.monotonic()
