@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from conditions import Condition, Row, mean_figures, print_table
 from turns import Training, compile_steps, first_state
 
 from qsmjax.io.weights import load_weights
@@ -153,6 +152,9 @@ def train(args: argparse.Namespace) -> None:
 
 def judge(args: argparse.Namespace) -> None:
     """Print what each network makes of heads that it never saw, TKD beside them."""
+    # training must do without the libraries of the stages before the inversion
+    from conditions import Condition, Row, mean_figures, print_table
+
     upright = Condition(voxel=args.voxel)
     first, second = args.heads[:1], args.heads[-1:]
     rows = []
