@@ -9,18 +9,19 @@ network's own clock. --budget is the longest that all of it may take, from the s
 compilation was slow, training is cut short. OUT gets NAME.safetensors, half precision, 1.5 MB each; what is finished
 there is not trained again, and every minute all are saved as they are.
 
-`judge` prints tables in Markdown: scans of heads that no network was trained on, on the networks' own grid, upright and
-turned by 30 degrees, healthy and with lesions. CACHE keeps the scans. `benchmarks/conditions.py` has other conditions.
+`judge` prints a table in Markdown: scans of heads that no network was trained on, on the networks' own grid: both
+upright, the first one turned by 30 degrees, the second one with lesions. CACHE keeps scans and figures, as it does for
+`benchmarks/conditions.py`, which has other conditions.
 """
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from conditions import Condition, Row, mean_figures, method_of, print_table, scene
 from turns import Training, compile_steps, first_state
 
 from qsmjax.io.weights import load_weights
@@ -151,17 +152,21 @@ def train(args: argparse.Namespace) -> None:
 
 def judge(args: argparse.Namespace) -> None:
     """Print what each network makes of heads that it never saw, TKD beside them."""
+    # training must do without the libraries of the stages before the inversion
+    from conditions import Condition, Row, mean_figures, print_table
+
     upright = Condition(voxel=args.voxel)
-    conditions = (upright, upright._replace(turn=30.0), upright._replace(lesions=True))
-    scenes = [[scene(args.labels, number, c, args.cache) for number in args.heads] for c in conditions]
+    first, second = args.heads[:1], args.heads[-1:]
     rows = []
     for name in ["tkd", *(args.only or VARIANTS)]:
         file = args.out / f"{name}.safetensors"
         if name in VARIANTS and not file.is_file():
             continue
         card = load_weights(file)[1] if name in VARIANTS else {}
-        invert = method_of(file if card else name)
-        plain, turned, ill = (mean_figures(invert, Row(""), heads) for heads in scenes)
+        found = partial(mean_figures, str(file) if card else name, labels=args.labels, cache=args.cache)
+        plain = found(Row("", upright), args.heads)
+        turned = found(Row("", upright._replace(turn=30.0)), first)
+        ill = found(Row("", upright._replace(lesions=True)), second)
         row = {
             "network": name,
             "steps": str(card.get("step", "")),

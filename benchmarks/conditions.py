@@ -9,16 +9,18 @@ Prints a table a topic in Markdown, NRMSE [%] and xSIM of each method, means ove
                  the local field's own; and what V-SHARP leaves of the total field, judged on the mask that it leaves
     anisotropy   white matter magnetised more along its fibres than across [ppm]; the truth is the mean over directions
     tilt         the grid, and with it the head, turned against B0 [degrees]
-    resolution   edge of the voxels [mm], of equal SNR each; the brain cut to a cube of 80 mm about its pallidum
+    resolution   edge of the voxels [mm], of equal SNR each; the brain cut to a cube of 64 mm about its pallidum
 
 Where nothing else is said voxels are of 1.6 mm, 3 T, SNR 90 in white matter, upright, without lesions. The subjects are
-those of `benchmarks/heads.py`; networks are never trained on heads 11 to 14. CACHE keeps the scans. A method is one of
-`qsmjax infer --method`, or a network's file.
+those of `benchmarks/heads.py`; networks are never trained on heads 11 to 14. A method is a name of
+`qsmjax infer --method`, or a network's file. CACHE keeps the scans, and the figures by the hash of a network's weights:
+with new weights the same command computes theirs alone.
 """
 
 import argparse
 import dataclasses
-import functools
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +31,7 @@ import numpy as np
 from qsmjax.background import v_sharp
 from qsmjax.cli.simulate import read_head
 from qsmjax.inference.network import load_network
-from qsmjax.inference.shipped import INVERSIONS
+from qsmjax.inference.shipped import FOLDER, INVERSIONS, NETWORKS
 from qsmjax.inversion.solution import Solution
 from qsmjax.physics.field_map import FieldMap, field_map
 from qsmjax.physics.geometry import geometry
@@ -45,7 +47,7 @@ from qsmjax.study.scores import judge, region_values
 LESIONS = (Lesion("calcification", chi=-2.0, radius=2.0), Lesion("haemorrhage", chi=0.9, radius=5.0))
 STRONG = 0.5
 """Susceptibility of either sign beyond which a voxel is a lesion's [ppm]."""
-CUBE = 80.0
+CUBE = 64.0
 """Edge of the part of the brain that is scanned at several resolutions [mm]."""
 
 
@@ -135,13 +137,66 @@ def _cut(head: Anatomy, edge: float) -> Anatomy:
     return dataclasses.replace(head, brain=head.brain & kept)
 
 
-@functools.cache
-def method_of(name: str | Path) -> Callable[[FieldMap], Solution]:
-    """Return an inversion by its name, or a network by its file."""
-    return INVERSIONS[str(name)] if str(name) in INVERSIONS else load_network(name).invert
+class Row(NamedTuple):
+    """A line of a table.
+
+    Attributes:
+      title: of the line.
+      condition: of the scan.
+      residue: standard deviation of the background that is left, as a part of the local field's.
+      v_sharp: whether the field is what V-SHARP makes of the total one.
+    """
+
+    title: str
+    condition: Condition = Condition()
+    residue: float = 0.0
+    v_sharp: bool = False
+
+    def scan(self, scene: Scene) -> FieldMap:
+        """Return what is inverted."""
+        local = scene.local
+        field, mask = np.asarray(local.field), np.asarray(local.mask)
+        if self.v_sharp:
+            return v_sharp(local.replace(field=field + mask * scene.outside))
+        if not self.residue:
+            return local
+        outside = mask * (scene.outside - scene.outside[mask].mean())
+        return local.replace(field=field + outside * (self.residue * field[mask].std() / outside[mask].std()))
 
 
-def figures(invert: Callable[[FieldMap], Solution], scan: FieldMap, scene: Scene) -> dict[str, float]:
+TOPICS: dict[str, Sequence[Row]] = {
+    "background": [
+        Row("none"),
+        *[Row(f"{100 * part:g} %", residue=part) for part in (0.1, 0.3)],
+        Row("V-SHARP", v_sharp=True),
+    ],
+    "anisotropy": [Row(f"{value:g} ppm", Condition(anisotropy=value)) for value in (0.0, 0.01, 0.02)],
+    "tilt": [Row(f"{angle}°", Condition(tilt=float(angle))) for angle in (0, 15, 30, 45)],
+    "resolution": [Row(f"{edge:g} mm", Condition(voxel=edge, cube=CUBE)) for edge in (2.0, 1.5, 1.0, 0.8, 0.6)],
+}
+
+
+def method_of(name: str) -> tuple[Callable[[FieldMap], Solution], str]:
+    """Return an inversion by its name, or a network by its file; and what tells it from another."""
+    file = FOLDER / f"{name}.safetensors" if name in NETWORKS else Path(name)
+    if name not in NETWORKS and name in INVERSIONS:
+        return INVERSIONS[name], name
+    network = load_network(file)
+    return network.invert, str(network.card["sha256"])
+
+
+def figures(name: str, row: Row, number: int, labels: Path, cache: Path) -> dict[str, float]:
+    """Hold a method's map against the truth, or read from the cache what came of that."""
+    invert, origin = method_of(name)
+    key = json.dumps([number, *row.condition, row.residue, row.v_sharp, origin])
+    path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    if not path.exists():
+        found = scene(labels, number, row.condition, cache)
+        path.write_text(json.dumps(compare(invert, row.scan(found), found)))
+    return json.loads(path.read_text())
+
+
+def compare(invert: Callable[[FieldMap], Solution], scan: FieldMap, scene: Scene) -> dict[str, float]:
     """Invert a scan and hold the map against its truth, both without their mean over the mask.
 
     Returns:
@@ -162,47 +217,10 @@ def figures(invert: Callable[[FieldMap], Solution], scan: FieldMap, scene: Scene
     return found
 
 
-def residue(part: float) -> Callable[[Scene], FieldMap]:
-    """Leave background in the local field, a part of its standard deviation."""
-
-    def leave(scene: Scene) -> FieldMap:
-        mask = np.asarray(scene.local.mask)
-        field = np.asarray(scene.local.field)
-        outside = scene.outside - scene.outside[mask].mean()
-        return scene.local.replace(field=field + mask * outside * (part * field[mask].std() / outside[mask].std()))
-
-    return leave
-
-
-def removed(scene: Scene) -> FieldMap:
-    """Take all of the background out by V-SHARP."""
-    return v_sharp(scene.local.replace(field=scene.local.field + scene.local.mask * scene.outside))
-
-
-class Row(NamedTuple):
-    """A line of a table: its title, the scan, and what is done to it."""
-
-    title: str
-    condition: Condition = Condition()
-    change: Callable[[Scene], FieldMap] = lambda scene: scene.local
-
-
-TOPICS: dict[str, Sequence[Row]] = {
-    "background": [
-        Row("none"),
-        *[Row(f"{100 * part:g} %", change=residue(part)) for part in (0.1, 0.3, 1.0)],
-        Row("V-SHARP", change=removed),
-    ],
-    "anisotropy": [Row(f"{value:g} ppm", Condition(anisotropy=value)) for value in (0.0, 0.01, 0.02, 0.04)],
-    "tilt": [Row(f"{angle}°", Condition(tilt=float(angle))) for angle in (0, 15, 30, 45)],
-    "resolution": [Row(f"{edge:g} mm", Condition(voxel=edge, cube=CUBE)) for edge in (2.0, 1.6, 1.2, 1.0, 0.8, 0.6)],
-}
-
-
-def mean_figures(invert: Callable[[FieldMap], Solution], row: Row, scenes: Sequence[Scene]) -> dict[str, float]:
+def mean_figures(name: str, row: Row, numbers: Sequence[int], labels: Path, cache: Path) -> dict[str, float]:
     """Average the figures over the heads."""
-    found = [figures(invert, row.change(scene), scene) for scene in scenes]
-    return {name: float(np.mean([f[name] for f in found])) for name in found[0]}
+    found = [figures(name, row, number, labels, cache) for number in numbers]
+    return {key: float(np.mean([f[key] for f in found])) for key in found[0]}
 
 
 def print_table(rows: Sequence[dict[str, str]]) -> None:
@@ -225,14 +243,12 @@ def main() -> None:
     for topic in args.topics:
         table = []
         for row in TOPICS[topic]:
-            scenes = [scene(args.labels, number, row.condition, args.cache) for number in args.heads]
             line = {topic: row.title}
             for name in args.methods:
-                found = mean_figures(method_of(name), row, scenes)
+                found = mean_figures(name, row, args.heads, args.labels, args.cache)
                 line[Path(name).stem] = f"{found['nrmse']:.1f} / {found['xsim']:.3f}"
-                print(
-                    topic, row.title, name, " ".join(f"{key} {value:.3f}" for key, value in found.items()), flush=True
-                )
+                each = " ".join(f"{key} {value:.3f}" for key, value in found.items())
+                print(topic, row.title, name, each, flush=True)
             table.append(line)
         print()
         print_table(table)
