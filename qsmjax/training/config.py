@@ -185,12 +185,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the inversion that is shipped: needs --labels
     "learned": {
         "network": "correction",
-        "subjects": 60,
+        "width": 48,
+        "dtype": "bfloat16",
+        "subjects": 91,
+        "scans": 3,
         "patch": (48, 48, 48),
         "batch": 8,
-        "steps": 14_400,
+        "steps": 35_700,
         "learning_rate": 1e-2,
-        "validate_every": 480,
+        "validate_every": 510,
     },
     # a QSMnet small enough that two CPU cores train it in ten minutes, on heads without lesions: few as they are, they
     # outweigh the tissue in the variance that maps are normalised by

@@ -159,8 +159,8 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
     first = len(before) * config.steps
     placed, rows, pending = step.place(progress), record.read_rows(run.workdir, first + int(progress.step)), []
     begun, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
-    loader = Loader(lambda number: draw(config, number + 1, own, config.batch), config.steps, int(progress.step))
     with stop_signals() as told:
+        loader = Loader(lambda number: draw(config, number + 1, own, config.batch), config.steps, int(progress.step))
         for taken in range(int(progress.step) + 1, until + 1):
             placed, terms = step.run(placed, next(loader))
             # the step before this one's: the device is never waited for, nor left far behind
@@ -319,7 +319,8 @@ def export(run: Run, stages: list[Any], row: record.Row, calibration: list[float
     """Write the weights of all stages so far, with their card."""
     card = {
         "name": run.config.preset,
-        "network": run.config.model(),
+        # half precision is for training: maps are made in single
+        "network": run.config.model() | {"dtype": "float32"},
         "config": run.config.to_dict(),
         "calibration": calibration,
         "step": int(row["step"]),

@@ -21,9 +21,8 @@ from qsmjax.training import bank, correction, learn, scans, sight
 from qsmjax.training.config import preset, with_settings
 from qsmjax.training.scans import draw_scan
 
-CONFIG = with_settings(
-    preset("learned"), ["subjects=1", "patch=16", "batch=2", "stages=2", "steps=4", "validate_every=2"]
-)
+SMALL = "width=16 dtype=float32 subjects=1 scans=1 patch=16 batch=2 stages=2 steps=4 validate_every=2"
+CONFIG = with_settings(preset("learned"), SMALL.split())
 NETWORK = build(CONFIG.model())
 
 
@@ -152,7 +151,8 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
             return draw(*words)
 
         patch.setattr(learn, "draw", signalled)
-        assert learn.learn(folder, config, workdir / "labels", lines.append, devices=1) == 2, "saved after that step"
+        # batches are drawn ahead of the steps
+        assert 0 < learn.learn(folder, config, workdir / "labels", lines.append, devices=1) < 8, "saved after its step"
     assert learn.learn(folder, config, workdir / "labels", lines.append, devices=1) == 8
     weights.append(load_weights(folder / "weights.safetensors"))
     (first, card), (second, _), (third, _) = weights
