@@ -51,8 +51,8 @@ CALIBRATED = 40
 """Scans that the deviation is calibrated on, at most."""
 SPOTS = 3000
 """Voxels of each scan that the deviation is calibrated on."""
-WITHIN = 0.6827
-"""Part of the voxels whose error must lie within one standard deviation."""
+WITHIN = ((1.0, 0.6827), (1.96, 0.95))
+"""Part of the voxels whose error must lie within so many standard deviations."""
 
 Batch = dict[str, Any]
 
@@ -180,7 +180,7 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
             progress, pending = step.take(placed), []
             row |= judge(network, progress.ema, config, judged)
             rows.append(row)
-            calibration = [float(np.log(row["calibration"])), 1.0, 0.0, 0.0, 0.0]
+            calibration = [float(np.log(row["calibration"])), 1.0]
             if taken == config.steps:
                 some = judged[:: -(-len(judged) // CALIBRATED)]
                 calibration = calibrate(network, progress.ema, some, 0)
@@ -236,20 +236,20 @@ def judge(network: nn.Module, params: Any, config: TrainConfig, scans: list[Seen
         terms, off = jax.device_get(look(params, batch))
         rows.append(terms)
         offs.append(np.abs(off[batch["mask"]]))
-    calibration = float(np.quantile(np.concatenate(offs), WITHIN))
+    calibration = float(np.quantile(np.concatenate(offs), WITHIN[0][1]))
     return {**{f"val_{name}": value for name, value in record.mean_row(rows).items()}, "calibration": calibration}
 
 
 def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], seed: int) -> list[float]:
-    """Fit the predicted deviation, over whole scans, to what 68 % of the errors stay below.
+    """Fit the predicted deviation, over whole scans, to what 68 % and 95 % of the errors stay below.
 
-    A regression to that quantile of the errors' logarithm, which is linear in what `models.unrolled.deviation` takes:
-    a few outliers do not move it, and it holds at any noise if it holds at each.
+    A regression to those quantiles of the errors' logarithm, which is linear in the predicted spread: a few outliers do
+    not move it. What the scan as a whole tells (noise, misfit) does not foretell its own level better.
 
     References:
       Koenker & Bassett, Econometrica 46:33 (1978), doi:10.2307/1913643 (quantile regression).
     """
-    rng, rows, sizes = np.random.default_rng(seed), [], []
+    rng, spreads, sizes = np.random.default_rng(seed), [], []
     for seen in scans:
         x, y, z = seen.mask.shape
         features = jnp.pad(seen.features.astype(np.float32), [*[(0, rounded(n) - n) for n in (x, y, z)], (0, 0)])
@@ -258,19 +258,17 @@ def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], 
         sharp = unrolled.corrected(features, change).sharp
         error = (np.asarray(sharp)[:x, :y, :z] - seen.chi)[seen.mask]
         spots = rng.choice(error.size, SPOTS)
-        seen_there = np.asarray(spread)[:x, :y, :z][seen.mask][spots]
-        whole = np.broadcast_to(np.asarray(unrolled.of_scan(features)), (SPOTS, 3))
-        rows.append(np.column_stack([np.ones(SPOTS), seen_there, whole]))
+        spreads.append(np.asarray(spread)[:x, :y, :z][seen.mask][spots])
         sizes.append(np.log(np.abs(error - error.mean())[spots] + 1e-7))
-    known, wanted = np.concatenate(rows), np.concatenate(sizes)
+    known, wanted = np.concatenate(spreads), np.concatenate(sizes)
 
-    def pinball(factors):
-        off = wanted - known @ factors
-        return np.mean(np.where(off > 0, WITHIN * off, (WITHIN - 1) * off))
+    def pinball(calibration):
+        off = wanted - calibration[0] - calibration[1] * known
+        return sum(np.mean(np.maximum(part * (off - np.log(z)), (part - 1) * (off - np.log(z)))) for z, part in WITHIN)
 
-    found = np.asarray([0.0, 1.0, 0.0, 0.0, 0.0])
+    found = np.asarray(unrolled.UNCALIBRATED)
     for _ in range(3):
-        found = scipy.optimize.minimize(pinball, found, method="Nelder-Mead", options={"maxiter": 4000}).x
+        found = scipy.optimize.minimize(pinball, found, method="Nelder-Mead").x
     return [float(factor) for factor in found]
 
 
