@@ -76,8 +76,8 @@ def draw_subject(rng: np.random.Generator, path: str | Path) -> Anatomy:
 
 
 def draw_sources(rng: np.random.Generator, head: Anatomy) -> Iterator[Source]:
-    """Sample a subject as a whole, in voxels of 1.3 to 2 mm, and then in boxes of voxels of 0.5 to 1.4 mm."""
-    yield sample_grid(rng, head, _turned(rng, head, _voxel_size(rng, 1.3, 2.0)))
+    """Sample a subject as a whole, in voxels of 1 to 2 mm, and then in boxes of voxels of 0.5 to 1.4 mm."""
+    yield sample_grid(rng, head, _turned(rng, head, _voxel_size(rng, 1.0, 2.0)))
     inside = np.argwhere(head.brain)
     for _ in range(BOXES):
         turned = _turned(rng, head, _voxel_size(rng, 0.5, 1.4)).affine

@@ -150,6 +150,8 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
     held = {f"{n:04d}" for n in range(config.subjects - count, config.subjects)}
     own = [seen for name, seen in scans.items() if name[:4] not in held]
     judged = [seen for name, seen in scans.items() if name[:4] in held] or own
+    # what users scan: a box's errors are others than a head's
+    heads = [seen for name, seen in scans.items() if name[:4] in held and is_whole(name)] or judged
     config = dataclasses.replace(config, seed=config.seed + 1000 * len(before))
     optimiser = correction.make_optimiser(config.steps, config.learning_rate)
     step = compile_step(
@@ -180,9 +182,9 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
             progress, pending = step.take(placed), []
             row |= judge(network, progress.ema, config, judged)
             rows.append(row)
-            calibration = [float(np.log(row["calibration"])), 1.0]
+            calibration = [float(np.log(row["calibration"])), 1.0, 0.0]
             if taken == config.steps:
-                some = judged[:: -(-len(judged) // CALIBRATED)]
+                some = heads[:: -(-len(heads) // CALIBRATED)]
                 calibration = calibrate(network, progress.ema, some, 0)
             export(run, [*before, progress.ema], row, calibration)
             record.write_rows(run.workdir, rows)
@@ -240,16 +242,22 @@ def judge(network: nn.Module, params: Any, config: TrainConfig, scans: list[Seen
     return {**{f"val_{name}": value for name, value in record.mean_row(rows).items()}, "calibration": calibration}
 
 
+def is_whole(name: str) -> bool:
+    """Tell from a scan's name whether it is of a whole head: the first source of its subject."""
+    return name.split("_")[1] == "0"
+
+
 def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], seed: int) -> list[float]:
     """Fit the predicted deviation, over whole scans, to what 68 % and 95 % of the errors stay below.
 
-    A regression to those quantiles of the errors' logarithm, which is linear in the predicted spread: a few outliers do
-    not move it. What the scan as a whole tells (noise, misfit) does not foretell its own level better.
+    A regression to those quantiles of the errors' logarithm, which is linear in the predicted spread and in the voxel
+    size's logarithm: a few outliers do not move it. What else a scan tells as a whole, its noise and misfit, does not
+    foretell its own level better.
 
     References:
       Koenker & Bassett, Econometrica 46:33 (1978), doi:10.2307/1913643 (quantile regression).
     """
-    rng, spreads, sizes = np.random.default_rng(seed), [], []
+    rng, known, wanted = np.random.default_rng(seed), [], []
     for seen in scans:
         x, y, z = seen.mask.shape
         features = jnp.pad(seen.features.astype(np.float32), [*[(0, rounded(n) - n) for n in (x, y, z)], (0, 0)])
@@ -258,12 +266,13 @@ def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], 
         sharp = unrolled.corrected(features, change).sharp
         error = (np.asarray(sharp)[:x, :y, :z] - seen.chi)[seen.mask]
         spots = rng.choice(error.size, SPOTS)
-        spreads.append(np.asarray(spread)[:x, :y, :z][seen.mask][spots])
-        sizes.append(np.log(np.abs(error - error.mean())[spots] + 1e-7))
-    known, wanted = np.concatenate(spreads), np.concatenate(sizes)
+        there = np.asarray(spread)[:x, :y, :z][seen.mask][spots]
+        known.append(np.column_stack([np.ones(SPOTS), there, np.full(SPOTS, np.log(seen.voxel_size).mean())]))
+        wanted.append(np.log(np.abs(error - error.mean())[spots] + 1e-7))
+    columns, sizes = np.concatenate(known), np.concatenate(wanted)
 
     def pinball(calibration):
-        off = wanted - calibration[0] - calibration[1] * known
+        off = sizes - columns @ calibration
         return sum(np.mean(np.maximum(part * (off - np.log(z)), (part - 1) * (off - np.log(z)))) for z, part in WITHIN)
 
     found = np.asarray(unrolled.UNCALIBRATED)
