@@ -72,9 +72,8 @@ def learned_model(network: Correction, variables: Mapping[str, Any], card: Mappi
         change = graph.node("Pad", change, framing) * seen.mask
         allowed = share(seen, sharp, change)
         sharp, withheld = sharp + allowed * change, (1 - allowed) * change
-    constant, factor, sized = (float(number) for number in card.get("calibration", UNCALIBRATED))
-    mean_size = graph.total(graph.node("Log", size), 0) / 3
-    std = graph.node("Exp", factor * spread + (sized * mean_size + constant))
+    constant, factor = (float(number) for number in card.get("calibration", UNCALIBRATED))
+    std = graph.node("Exp", factor * spread + constant)
     withheld = graph.cut(withheld, before, before + extent, range(3))
     std = graph.node("Sqrt", std * std + withheld * withheld)
     around = graph.join(low, shape - high)

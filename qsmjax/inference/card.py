@@ -33,7 +33,7 @@ def check_card(file: Path, card: Mapping[str, Any], needed: Sequence[str] = NEED
         value = card.get(key)
         fits = isinstance(value, list) and len(value) == 3 and all(_number(v) and v > least for v in value)
         if key in needed and not fits:
-            raise ValueError(f"{file}: {key} must be three numbers, got {str(value)[:80]}: export it again")
+            raise ValueError(f"{file}: {key} must be two numbers, got {str(value)[:80]}: export it again")
     if "b0_dir" in needed and not any(card["b0_dir"]):
         raise ValueError(f"{file}: b0_dir must not be zero: export it again")
     names = [field.name for field in dataclasses.fields(Scaling)]
@@ -41,9 +41,9 @@ def check_card(file: Path, card: Mapping[str, Any], needed: Sequence[str] = NEED
     fits = isinstance(scaling, dict) and sorted(scaling) == sorted(names) and all(map(_number, scaling.values()))
     if "scaling" in needed and not fits:
         raise ValueError(f"{file}: scaling must hold the numbers {', '.join(names)}, got {str(scaling)[:80]}")
-    calibration = card.get("calibration", [0.0, 1.0, 0.0])
-    if not (isinstance(calibration, list) and len(calibration) == 3 and all(_number(c) for c in calibration)):
-        raise ValueError(f"{file}: calibration must be three numbers, got {str(calibration)[:80]}: train it again")
+    calibration = card.get("calibration", [0.0, 1.0])
+    if not (isinstance(calibration, list) and len(calibration) == 2 and all(_number(c) for c in calibration)):
+        raise ValueError(f"{file}: calibration must be two numbers, got {str(calibration)[:80]}: train it again")
     if not isinstance(card["network"], dict):
         raise ValueError(f"{file}: network must be a config, got {str(card['network'])[:80]}: export it again")
 

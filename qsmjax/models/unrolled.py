@@ -44,7 +44,7 @@ FLAT = 1e-3
 """Slope of the signal's logarithm that is none [1/mm]: rounding must not make edges of a flat noise map."""
 BOOST = 1.15
 """Factor on the weight once the map's own edges are spared (all three chosen on heads 11 and 12: docs/learned.md)."""
-UNCALIBRATED = (0.0, 1.0, 0.0)
+UNCALIBRATED = (0.0, 1.0)
 """Calibration that leaves the spread as it is."""
 REFINEMENTS, TRUST_REGION = 5, 0.02
 """Steps of the refinement, and how strongly it holds to where it began."""
@@ -271,15 +271,14 @@ class Correction(nn.Module):
         return maps
 
 
-def deviation(spread: Volume, voxel_size: Vector, calibration: Float[Array, "3"]) -> Volume:
-    """Return the standard deviation that is left [ppm]: its logarithm is linear in the spread and in the voxel size's.
+def deviation(spread: Volume, calibration: Float[Array, "2"]) -> Volume:
+    """Return the standard deviation that is left [ppm]: its logarithm is linear in the spread.
 
     Args:
       spread: from the last stage.
-      voxel_size: [mm].
-      calibration: constant, factors of the spread and of the size's mean logarithm (`training.learn.calibrate`).
+      calibration: constant, and factor of the spread (`training.learn.calibrate`).
     """
-    return jnp.exp(calibration[0] + calibration[1] * spread + calibration[2] * jnp.mean(jnp.log(voxel_size)))
+    return jnp.exp(calibration[0] + calibration[1] * spread)
 
 
 def check_params(network: Correction, params: Mapping[str, Any]) -> None:

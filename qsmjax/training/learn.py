@@ -182,7 +182,7 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
             progress, pending = step.take(placed), []
             row |= judge(network, progress.ema, config, judged)
             rows.append(row)
-            calibration = [float(np.log(row["calibration"])), 1.0, 0.0]
+            calibration = [float(np.log(row["calibration"])), 1.0]
             if taken == config.steps:
                 some = heads[:: -(-len(heads) // CALIBRATED)]
                 calibration = calibrate(network, progress.ema, some, 0)
@@ -250,14 +250,13 @@ def is_whole(name: str) -> bool:
 def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], seed: int) -> list[float]:
     """Fit the predicted deviation, over whole scans, to what 68 % and 95 % of the errors stay below.
 
-    A regression to those quantiles of the errors' logarithm, which is linear in the predicted spread and in the voxel
-    size's logarithm: a few outliers do not move it. What else a scan tells as a whole, its noise and misfit, does not
-    foretell its own level better.
+    A regression to those quantiles of the errors' logarithm, which is linear in the predicted spread: a few outliers do
+    not move it. What a scan tells as a whole, its noise, misfit and voxel size, does not foretell its own level better.
 
     References:
       Koenker & Bassett, Econometrica 46:33 (1978), doi:10.2307/1913643 (quantile regression).
     """
-    rng, known, wanted = np.random.default_rng(seed), [], []
+    rng, spreads, errors = np.random.default_rng(seed), [], []
     for seen in scans:
         x, y, z = seen.mask.shape
         features = jnp.pad(seen.features.astype(np.float32), [*[(0, rounded(n) - n) for n in (x, y, z)], (0, 0)])
@@ -266,13 +265,12 @@ def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], 
         sharp = unrolled.corrected(features, change).sharp
         error = (np.asarray(sharp)[:x, :y, :z] - seen.chi)[seen.mask]
         spots = rng.choice(error.size, SPOTS)
-        there = np.asarray(spread)[:x, :y, :z][seen.mask][spots]
-        known.append(np.column_stack([np.ones(SPOTS), there, np.full(SPOTS, np.log(seen.voxel_size).mean())]))
-        wanted.append(np.log(np.abs(error - error.mean())[spots] + 1e-7))
-    columns, sizes = np.concatenate(known), np.concatenate(wanted)
+        spreads.append(np.asarray(spread)[:x, :y, :z][seen.mask][spots])
+        errors.append(np.log(np.abs(error - error.mean())[spots] + 1e-7))
+    known, wanted = np.concatenate(spreads), np.concatenate(errors)
 
     def pinball(calibration):
-        off = sizes - columns @ calibration
+        off = wanted - calibration[0] - calibration[1] * known
         return sum(np.mean(np.maximum(part * (off - np.log(z)), (part - 1) * (off - np.log(z)))) for z, part in WITHIN)
 
     found = np.asarray(unrolled.UNCALIBRATED)

@@ -161,7 +161,7 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
     assert (
         set(first) == {"stage_0", "stage_1"}
         and card["step"] == 8
-        and len(card["calibration"]) == 3
+        and len(card["calibration"]) == 2
         and "RMS" in lines[-1]
     )
     assert learn.stored_run(tmp_path / "whole") == config
