@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "reliability"))
@@ -24,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "reliability"))
 from float64 import error, pairs
 
 from qsmjax.inference.learned import learned_inversion
+from qsmjax.inference.network import read_network
 from qsmjax.inference.shipped import FOLDER, INVERSIONS
 from qsmjax.io.nifti import new_volume, save_volume
-from qsmjax.io.weights import load_weights
 from qsmjax.models.build import build
 from qsmjax.models.scaling import Scaling, predict
 from qsmjax.physics.dipole import forward_field
@@ -63,20 +62,19 @@ def spread(difference: np.ndarray) -> str:
 
 def bf16() -> None:
     """Print a line a network."""
-    chi, local = head()
+    _, local = head()
     inside = np.asarray(local.mask)
-    variables, card = load_weights(FOLDER / "learned.safetensors")
+    _, _, variables, card = read_network(FOLDER / "learned.safetensors")
     nets = [build({**card["network"], "dtype": dtype}) for dtype in ("float32", "bfloat16")]
     full, half = (np.asarray(learned_inversion(net, variables, card)(local).chi)[inside] for net in nets)
     print("learned, as shipped:", spread(half - full))
-    scaling = Scaling(0.0, float(local.field[inside].std()), 0.0, float(chi[inside].std()))
-    for width, depth in ((4, 1), (8, 2)):
-        sizes = {"name": "qsmnet", "width": width, "depth": depth, "kernel": 3}
-        nets = [build({**sizes, "dtype": dtype}) for dtype in ("float32", "bfloat16")]
-        drawn = jax.jit(nets[0].init)(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))
-        run = jax.jit(predict, static_argnums=0)
-        full, half = (np.asarray(run(net, drawn, scaling, local.field, local.mask))[inside] for net in nets)
-        print(f"qsmnet, width {width}, depth {depth}, weights as drawn: {spread(half - full)}; map {full.std():.3f}")
+    run = jax.jit(predict, static_argnums=0)
+    for name in ("qsmnet", "qsmnet_plus"):
+        _, _, variables, card = read_network(FOLDER / f"{name}.safetensors")
+        nets = [build({**card["network"], "dtype": dtype}) for dtype in ("float32", "bfloat16")]
+        parts = variables, Scaling(**card["scaling"]), local.field, local.mask
+        full, half = (np.asarray(run(net, *parts))[inside] for net in nets)
+        print(f"{name}, as shipped: {spread(half - full)}; map {full.std():.3f}")
 
 
 def seam() -> None:
