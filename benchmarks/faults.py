@@ -34,7 +34,8 @@ from qsmjax.training.learn import STATE
 TINY = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=2", "validation_shape=16"]
 TINY += ["steps=12", "validate_every=6", "checkpoint_every=1"]
 STAGES, STEPS = 2, 6
-LEARNED = ["subjects=1", "patch=16", f"stages={STAGES}", f"steps={STEPS}", "validate_every=1"]
+LEARNED = ["width=16", "dtype=float32", "scans=1", "subjects=1", "patch=16"]
+LEARNED += [f"stages={STAGES}", f"steps={STEPS}", "validate_every=1"]
 LOADED = ["qsmjax.cli.train", "orbax.checkpoint", "qsmjax.report.figures", "matplotlib.pyplot"]
 """Loaded once, in a server that every run is forked from: two thirds of a start are imports."""
 Words = list[str]

@@ -2,10 +2,10 @@
 
     python benchmarks/noise_level.py BANK [--cache CACHE]
 
-BANK is the folder of simulated scans that `train.py --config learned` makes; those that come without their noise map
-are passed over. A line a range of noise, for whole heads and for boxes: how many scans, the median and the quartiles of
-the estimate over the map's harmonic mean, and the same over the map's median, which it should be. With CACHE the
-heads of `benchmarks/heads.py` that are kept there too, at their noise times 0.5, 1 and 4.
+BANK is the folder of simulated sources that `train.py --config learned` makes. Of each a scan is drawn; those that come
+without their noise map are passed over. A line a range of noise, for whole heads and for boxes: how many scans, the
+median and the quartiles of the estimate over the map's harmonic mean, and the same over the map's median, which it
+should be. With CACHE the heads of `benchmarks/heads.py` that are kept there too, at their noise times 0.5, 1 and 4.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.weighting import noise_level
 from qsmjax.physics.field_map import FieldMap, field_map
 from qsmjax.physics.geometry import geometry
-from qsmjax.training.bank import load_example
+from qsmjax.training.bank import load_source
+from qsmjax.training.scans import draw_scan
 
 RANGES = (0.0, 0.4, 1.0, np.inf)
 """Of the map's harmonic mean [ppb]."""
@@ -60,8 +61,8 @@ def main() -> None:
 
 def told(bank: Path) -> Iterator[tuple[bool, FieldMap]]:
     """Read the scans whose noise is told, and whether each is of a whole head."""
-    for path in sorted(bank.glob("*.npz")):
-        example = load_example(path)
+    for number, path in enumerate(sorted(bank.glob("*.npz"))):
+        example = draw_scan(np.random.default_rng(number), load_source(path))
         if example.noise.any():
             where = geometry(example.mask.shape, example.voxel_size, example.b0_dir)
             yield path.stem.endswith("_0"), field_map(example.field, example.mask, where, noise=example.noise)

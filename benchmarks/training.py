@@ -42,8 +42,13 @@ def main() -> None:
     times = best(steps, args.repeat)
     print(f"QSMnet of width {args.width}, depth {args.depth}, {args.batch} patches of {args.patch}^3, {args.dtype}")
     print(f"on {jax.devices()[0].device_kind}")
+    work = steps["qsmjax"].work
     for name, (wall, cpu) in times.items():
-        print(f"  {name:24s} {wall:8.3f} s, {cpu:8.3f} s of processor time")
+        rates = f"{1 / wall:6.2f} steps/s, {1e-9 * work / wall:7.0f} GFLOP/s"
+        print(f"  {name:24s} {wall:8.3f} s, {cpu:8.3f} s of processor time, {rates}")
+    held = jax.devices()[0].memory_stats()
+    if held:
+        print(f"  memory of qsmjax at its peak: {held['peak_bytes_in_use'] / 2**30:.1f} GiB")
     wall, cpu = (times["PyTorch"][i] / times["qsmjax"][i] for i in (0, 1))
     print(f"  PyTorch / qsmjax         {wall:8.2f}    {cpu:8.2f}")
     if not args.no_data:
@@ -70,10 +75,13 @@ def our_step(config, field, chi):
         return optax.apply_updates(params, updates), stats, moments
 
     held = [state.params, state.batch_stats, optimiser.init(state.params)]
+    compiled = step.lower(*held).compile()
 
     def call():
-        held[:] = jax.block_until_ready(step(*held))
+        held[:] = jax.block_until_ready(compiled(*held))
 
+    # by XLA's count, which PyTorch's rate goes by too
+    call.work = compiled.cost_analysis()["flops"]
     return call
 
 

@@ -5,7 +5,7 @@
 The box of the mask, its frame and the padding to the network's stride are found by the graph, so any volume goes in.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from qsmjax.export.graph import BOOL, FLOAT, INT, Graph, Value
 from qsmjax.export.physics import look, scan, share, start
 from qsmjax.inversion.frame import MARGIN
 from qsmjax.io.aside import write_aside
-from qsmjax.models.unrolled import OFFSET, UNCALIBRATED, UNIT, Correction
+from qsmjax.models.unrolled import UNCALIBRATED, Correction
 from qsmjax.numerics.kspace import fast_size
 
 LARGEST = 2048
@@ -72,7 +72,8 @@ def learned_model(network: Correction, variables: Mapping[str, Any], card: Mappi
         change = graph.node("Pad", change, framing) * seen.mask
         allowed = share(seen, sharp, change)
         sharp, withheld = sharp + allowed * change, (1 - allowed) * change
-    std = _deviation(graph, volumes, boxed[1], spread, card.get("calibration", UNCALIBRATED))
+    constant, factor = (float(number) for number in card.get("calibration", UNCALIBRATED))
+    std = graph.node("Exp", factor * spread + constant)
     withheld = graph.cut(withheld, before, before + extent, range(3))
     std = graph.node("Sqrt", std * std + withheld * withheld)
     around = graph.join(low, shape - high)
@@ -86,15 +87,6 @@ def save_model(path: str | Path, model: Any) -> None:
     """Write a model, whole or not at all."""
     with write_aside(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
-
-
-def _deviation(graph: Graph, volumes: Sequence[Value], mask: Value, spread: Value, calibration: Any) -> Value:
-    """Return `models.unrolled.deviation`."""
-    constant, factor, *factors = (float(number) for number in calibration)
-    mean = lambda volume: graph.total(volume * mask) / graph.total(mask)
-    size = lambda volume: 0.5 * graph.node("Log", mean(volume * volume) + 1e-6)
-    numbers = mean(volumes[7]) - OFFSET, size(2.0 * volumes[5]), size(volumes[2] * (UNIT / 1e-3))
-    return graph.node("Exp", factor * spread + (constant + sum(f * number for f, number in zip(factors, numbers))))
 
 
 def _unit(graph: Graph, b0_dir: Value) -> Value:

@@ -81,7 +81,7 @@ def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any]
             withheld, change = (1 - allowed) * change, allowed * change
             maps = unrolled.corrected(features, change)
             begun = unrolled.Start(*[pad_to(jnp.where(inside, part, 0), seen.shape[:3]) for part in maps])
-        std = jnp.hypot(unrolled.deviation(features, spread, calibration), withheld)
+        std = jnp.hypot(unrolled.deviation(spread, calibration), withheld)
         std = pad_to(jnp.where(inside, std, 0), seen.shape[:3])
         solution = Solution(
             chi=leave(begun.sharp, box, shape),

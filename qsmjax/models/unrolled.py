@@ -44,7 +44,7 @@ FLAT = 1e-3
 """Slope of the signal's logarithm that is none [1/mm]: rounding must not make edges of a flat noise map."""
 BOOST = 1.15
 """Factor on the weight once the map's own edges are spared (all three chosen on heads 11 and 12: docs/learned.md)."""
-UNCALIBRATED = (0.0, 1.0, 0.0, 0.0, 0.0)
+UNCALIBRATED = (0.0, 1.0)
 """Calibration that leaves the spread as it is."""
 REFINEMENTS, TRUST_REGION = 5, 0.02
 """Steps of the refinement, and how strongly it holds to where it began."""
@@ -271,27 +271,14 @@ class Correction(nn.Module):
         return maps
 
 
-def of_scan(features: Float[Array, "x y z f"]) -> Float[Array, "3"]:
-    """Return three numbers of a whole scan, in logarithms: its noise, how badly the map fits, how far the data ask on.
-
-    The noise is over 1 ppb, the misfit the residual over the noise, the last the size of `look`'s step over 1 ppb.
-    """
-    inside = features[..., -1] > 0
-    mean = lambda volume: jnp.sum(jnp.where(inside, volume, 0)) / jnp.maximum(jnp.sum(inside), 1)
-    step, residual = features[..., 2] * UNIT / 1e-3, 2 * features[..., 5]
-    size = lambda volume: 0.5 * jnp.log(mean(volume**2) + 1e-6)
-    return jnp.stack([mean(features[..., -1]) - OFFSET, size(residual), size(step)])
-
-
-def deviation(features: Float[Array, "x y z f"], spread: Volume, calibration: Float[Array, "5"]) -> Volume:
-    """Return the standard deviation that is left [ppm]: its logarithm is linear in the spread and in `of_scan`.
+def deviation(spread: Volume, calibration: Float[Array, "2"]) -> Volume:
+    """Return the standard deviation that is left [ppm]: its logarithm is linear in the spread.
 
     Args:
-      features: of the whole scan, as the last stage saw them.
-      spread: from that stage.
-      calibration: constant, factor of the spread, factors of the three numbers (`training.learn.calibrate`).
+      spread: from the last stage.
+      calibration: constant, and factor of the spread (`training.learn.calibrate`).
     """
-    return jnp.exp(calibration[0] + calibration[1] * spread + jnp.dot(calibration[2:], of_scan(features)))
+    return jnp.exp(calibration[0] + calibration[1] * spread)
 
 
 def check_params(network: Correction, params: Mapping[str, Any]) -> None:

@@ -37,9 +37,13 @@ def warp_labels(
     # drawn on a coarse grid, whose cubic interpolation is smooth
     coarse = [max(round(n * d / scale), 1) + 1 for n, d in zip(labels.shape, voxel)]
     index = np.meshgrid(*[np.arange(n, dtype=np.float32) for n in labels.shape], indexing="ij", sparse=True)
+    # the interpolation's matrix along each axis: three small products in place of one over the whole volume
+    spline = [
+        scipy.ndimage.zoom(np.eye(c, dtype=np.float32), (n / c, 1), order=3) for n, c in zip(labels.shape, coarse)
+    ]
     places = []
     for axis in range(3):
         knots = np.clip(rng.normal(size=coarse), -2.5, 2.5) * reach / voxel[axis]
-        moved = scipy.ndimage.zoom(knots, [n / c for n, c in zip(labels.shape, coarse)], order=3, output=np.float32)
+        moved = np.einsum("ijk,xi,yj,zk->xyz", np.float32(knots), *spline, optimize=True)
         places.append(index[axis] + moved)
     return scipy.ndimage.map_coordinates(labels, places, order=0, mode="nearest")

@@ -22,10 +22,11 @@ class TrainConfig:
       seed: of the weights, the samples and the noise.
 
       network: "qsmnet", or "correction" for the learned inversion (`training.learn`), which heeds seed, width, blocks,
-        dtype, patch, subjects, stages, batch, steps, learning_rate and validate_every alone.
+        dtype, patch, subjects, scans, stages, batch, steps, learning_rate and validate_every alone.
       blocks: residual blocks of the learned inversion's network at each resolution; `width` is that of the finest.
       width, depth, kernel, activation, momentum, dtype, remat: QSMnet's (`models.qsmnet`).
       subjects: simulated for the learned inversion's bank.
+      scans: of each of a subject's sources, each with a direction of B0, noise and background of its own.
       stages: of the learned inversion, trained one after the other, each for `steps`.
 
       patch: voxels of a training sample.
@@ -64,6 +65,7 @@ class TrainConfig:
 
     network: str = "qsmnet"
     subjects: int = 24
+    scans: int = 1
     stages: int = 1
     blocks: int = 1
     width: int = 32
@@ -110,7 +112,7 @@ class TrainConfig:
         Raises:
           ValueError: if a value is out of range; names it, what it must be, and what it was.
         """
-        self._positive("width", "kernel", "blocks", "subjects", "variants", "stages", "batch", "accumulate")
+        self._positive("width", "kernel", "blocks", "subjects", "scans", "variants", "stages", "batch", "accumulate")
         self._positive("steps", "validate_every", "checkpoint_every")
         self._positive("learning_rate", "patch", "voxel_size", "grid", "validation_shape")
         for name in ("depth", "warmup", "clip", "noise", "chi_scale", "loss_l1", "loss_model", "loss_gradient"):
@@ -183,12 +185,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the inversion that is shipped: needs --labels
     "learned": {
         "network": "correction",
-        "subjects": 60,
+        "width": 48,
+        "dtype": "bfloat16",
+        "subjects": 91,
+        "scans": 3,
         "patch": (48, 48, 48),
         "batch": 8,
-        "steps": 14_400,
+        "steps": 35_700,
         "learning_rate": 1e-2,
-        "validate_every": 480,
+        "validate_every": 510,
     },
     # a QSMnet small enough that two CPU cores train it in ten minutes, on heads without lesions: few as they are, they
     # outweigh the tissue in the variance that maps are normalised by

@@ -1,7 +1,7 @@
 """The run that trains the learned inversion: a bank of scans, what the physics sees of them, and a correction of it.
 
-    W/bank/                       scans with their truth
-    W/stage_0/seen/               the same as the first stage sees them
+    W/bank/                       sources
+    W/stage_0/seen/               scans of them as the first stage sees them
     W/stage_0/state.safetensors   its training; then W/stage_1/, which sees what the first stage made of them
     W/weights.safetensors, W/metrics.csv
 
@@ -34,14 +34,15 @@ from qsmjax.training.checkpoint import LICENCE, WEIGHTS
 from qsmjax.training.config import TrainConfig, from_dict
 from qsmjax.training.devices import choose_devices, compile_step, compiled
 from qsmjax.training.loader import Loader
-from qsmjax.training.sight import Seen, rounded, see_bank
+from qsmjax.training.scans import rounded
+from qsmjax.training.sight import Seen, see_bank
 from qsmjax.training.stopping import stop_signals
 
 STATE = "state.safetensors"
 EMA = 0.995
 TOLD = 8
 """Subjects between two lines about how many are left."""
-HELD_OUT, FEWEST = 8, 2
+HELD_OUT, FEWEST = 16, 2
 """One subject in so many is not trained on, and no fewer than so many: the last of the bank. The deviation is
 calibrated on them, since errors are smaller where a network has been."""
 JUDGED = 24
@@ -50,8 +51,8 @@ CALIBRATED = 40
 """Scans that the deviation is calibrated on, at most."""
 SPOTS = 3000
 """Voxels of each scan that the deviation is calibrated on."""
-WITHIN = 0.6827
-"""Part of the voxels whose error must lie within one standard deviation."""
+WITHIN = ((1.0, 0.6827), (1.96, 0.95))
+"""Part of the voxels whose error must lie within so many standard deviations."""
 
 Batch = dict[str, Any]
 
@@ -111,7 +112,8 @@ def learn(
     left = config.stages * config.steps if until is None else until
     for number in range(config.stages):
         seen = workdir / f"stage_{number}" / "seen"
-        scans = see_bank(workdir / "bank", seen, scans, network, stages[-1] if stages else None)
+        params = stages[-1] if stages else None
+        scans = see_bank(workdir / "bank", seen, scans, network, params, scans=config.scans, seed=config.seed)
         params, taken = train_stage(run, scans, stages, min(left, config.steps))
         stages.append(params)
         left -= config.steps
@@ -157,8 +159,8 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
     first = len(before) * config.steps
     placed, rows, pending = step.place(progress), record.read_rows(run.workdir, first + int(progress.step)), []
     begun, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
-    loader = Loader(lambda number: draw(config, number + 1, own, config.batch), config.steps, int(progress.step))
     with stop_signals() as told:
+        loader = Loader(lambda number: draw(config, number + 1, own, config.batch), config.steps, int(progress.step))
         for taken in range(int(progress.step) + 1, until + 1):
             placed, terms = step.run(placed, next(loader))
             # the step before this one's: the device is never waited for, nor left far behind
@@ -178,7 +180,7 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
             progress, pending = step.take(placed), []
             row |= judge(network, progress.ema, config, judged)
             rows.append(row)
-            calibration = [float(np.log(row["calibration"])), 1.0, 0.0, 0.0, 0.0]
+            calibration = [float(np.log(row["calibration"])), 1.0]
             if taken == config.steps:
                 some = judged[:: -(-len(judged) // CALIBRATED)]
                 calibration = calibrate(network, progress.ema, some, 0)
@@ -234,20 +236,20 @@ def judge(network: nn.Module, params: Any, config: TrainConfig, scans: list[Seen
         terms, off = jax.device_get(look(params, batch))
         rows.append(terms)
         offs.append(np.abs(off[batch["mask"]]))
-    calibration = float(np.quantile(np.concatenate(offs), WITHIN))
+    calibration = float(np.quantile(np.concatenate(offs), WITHIN[0][1]))
     return {**{f"val_{name}": value for name, value in record.mean_row(rows).items()}, "calibration": calibration}
 
 
 def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], seed: int) -> list[float]:
-    """Fit the predicted deviation, over whole scans, to what 68 % of the errors stay below.
+    """Fit the predicted deviation, over whole scans, to what 68 % and 95 % of the errors stay below.
 
-    A regression to that quantile of the errors' logarithm, which is linear in what `models.unrolled.deviation` takes:
-    a few outliers do not move it, and it holds at any noise if it holds at each.
+    A regression to those quantiles of the errors' logarithm, which is linear in the predicted spread: a few outliers do
+    not move it. What the scan as a whole tells (noise, misfit) does not foretell its own level better.
 
     References:
       Koenker & Bassett, Econometrica 46:33 (1978), doi:10.2307/1913643 (quantile regression).
     """
-    rng, rows, sizes = np.random.default_rng(seed), [], []
+    rng, spreads, sizes = np.random.default_rng(seed), [], []
     for seen in scans:
         x, y, z = seen.mask.shape
         features = jnp.pad(seen.features.astype(np.float32), [*[(0, rounded(n) - n) for n in (x, y, z)], (0, 0)])
@@ -256,19 +258,17 @@ def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], 
         sharp = unrolled.corrected(features, change).sharp
         error = (np.asarray(sharp)[:x, :y, :z] - seen.chi)[seen.mask]
         spots = rng.choice(error.size, SPOTS)
-        seen_there = np.asarray(spread)[:x, :y, :z][seen.mask][spots]
-        whole = np.broadcast_to(np.asarray(unrolled.of_scan(features)), (SPOTS, 3))
-        rows.append(np.column_stack([np.ones(SPOTS), seen_there, whole]))
+        spreads.append(np.asarray(spread)[:x, :y, :z][seen.mask][spots])
         sizes.append(np.log(np.abs(error - error.mean())[spots] + 1e-7))
-    known, wanted = np.concatenate(rows), np.concatenate(sizes)
+    known, wanted = np.concatenate(spreads), np.concatenate(sizes)
 
-    def pinball(factors):
-        off = wanted - known @ factors
-        return np.mean(np.where(off > 0, WITHIN * off, (WITHIN - 1) * off))
+    def pinball(calibration):
+        off = wanted - calibration[0] - calibration[1] * known
+        return sum(np.mean(np.maximum(part * (off - np.log(z)), (part - 1) * (off - np.log(z)))) for z, part in WITHIN)
 
-    found = np.asarray([0.0, 1.0, 0.0, 0.0, 0.0])
+    found = np.asarray(unrolled.UNCALIBRATED)
     for _ in range(3):
-        found = scipy.optimize.minimize(pinball, found, method="Nelder-Mead", options={"maxiter": 4000}).x
+        found = scipy.optimize.minimize(pinball, found, method="Nelder-Mead").x
     return [float(factor) for factor in found]
 
 
@@ -317,7 +317,8 @@ def export(run: Run, stages: list[Any], row: record.Row, calibration: list[float
     """Write the weights of all stages so far, with their card."""
     card = {
         "name": run.config.preset,
-        "network": run.config.model(),
+        # half precision is for training: maps are made in single
+        "network": run.config.model() | {"dtype": "float32"},
         "config": run.config.to_dict(),
         "calibration": calibration,
         "step": int(row["step"]),

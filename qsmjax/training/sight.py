@@ -1,4 +1,4 @@
-"""What a stage of the learned inversion sees of the bank's scans: whole ones, by their own dipole, once for all steps.
+"""What a stage of the learned inversion sees of scans: whole ones, by their own dipole, once for all steps.
 
 W/stage_0/seen/    what the physics sees of the start
 W/stage_1/seen/    of the map that the first stage made of it; and so on
@@ -21,13 +21,12 @@ from qsmjax.numerics.box import bounding_box, frame_shape
 from qsmjax.numerics.kspace import pad_to
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry
-from qsmjax.training.bank import Example, load_example
+from qsmjax.training.bank import load_source
+from qsmjax.training.scans import Example, draw_scan, rounded
 
 PROBE = "probe.npy"
 """What is seen of a small scan that never changes: when that is something else, all that is kept is stale."""
-ROUND, COARSE = 16, 64
-"""Frames are rounded up to a multiple of this, so that few are compiled for; the second where not the CPU works."""
-READERS = 3
+READERS = 6
 """Scans that are read, looked at and kept at a time where not the CPU works."""
 
 
@@ -76,12 +75,6 @@ def see(example: Example, begin: Callable[..., unrolled.Start] | None = None) ->
     )
 
 
-def rounded(size: int) -> int:
-    """Round a frame's size up to one of the few that are compiled for."""
-    multiple = ROUND if jax.default_backend() == "cpu" else COARSE
-    return -(-size // multiple) * multiple
-
-
 _start, _look = jax.jit(unrolled.start), jax.jit(unrolled.look)
 
 
@@ -98,42 +91,60 @@ def see_next(example: Example, seen: Seen, network: unrolled.Correction, params:
 
 
 def see_bank(
-    bank: Path, folder: Path, before: dict[str, Seen], network: unrolled.Correction, params: Any
+    bank: Path,
+    folder: Path,
+    before: dict[str, Seen],
+    network: unrolled.Correction,
+    params: Any,
+    *,
+    scans: int = 1,
+    seed: int = 0,
 ) -> dict[str, Seen]:
-    """See every scan of a bank; what has been seen is kept in a folder and not looked at again.
+    """See scans of every source of a bank; what has been seen is kept in a folder and not looked at again.
 
     It is looked at again if the physics, or the stage before, would make something else of a small scan than when it
-    was kept, by more than a hundredth. Another bank needs another folder.
+    was kept, by more than a hundredth. Another bank or seed needs another folder.
 
     Args:
-      bank: folder of scans.
+      bank: folder of sources.
       folder: takes a file a scan.
       before: what the stage before saw of them; empty for the first.
       network: of the stage before.
       params: its parameters; None for the first stage.
+      scans: of each source.
+      seed: of the scans.
+
+    Returns:
+      What was seen, by the source's name and the scan's number.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _drop_stale(folder, network, params)
-
-    def seen(path: Path) -> Seen:
-        kept = folder / path.name
-        if not kept.exists():
-            example = load_example(path)
-            made = see(example) if params is None else see_next(example, before[path.stem], network, params)
-            with write_aside(kept) as temporary, temporary.open("wb") as file:
-                np.savez(file, **made._asdict())
-        with np.load(kept, allow_pickle=False) as parts:
-            return Seen(**parts)
-
-    paths = sorted(bank.glob("*.npz"))
+    begin_seeing(folder, network, params)
+    names = [f"{path.stem}_{number}" for path in sorted(bank.glob("*.npz")) for number in range(scans)]
+    seen = lambda name: see_scan(bank, folder, name, before.get(name), network, params, seed=seed)
     if jax.default_backend() == "cpu":
-        return {path.stem: seen(path) for path in paths}
+        return {name: seen(name) for name in names}
     with ThreadPoolExecutor(READERS) as pool:
-        return dict(zip([path.stem for path in paths], pool.map(seen, paths)))
+        return dict(zip(names, pool.map(seen, names)))
 
 
-def _drop_stale(folder: Path, network: unrolled.Correction, params: Any) -> None:
-    """Empty a folder whose probe is not what would be seen today, and keep today's."""
+def see_scan(
+    bank: Path, folder: Path, name: str, before: Seen | None, network: unrolled.Correction, params: Any, *, seed: int
+) -> Seen:
+    """See one scan, by its source's name and its number, or read what is kept of it."""
+    kept = folder / f"{name}.npz"
+    if not kept.exists():
+        source, _, number = name.rpartition("_")
+        rng = np.random.default_rng((seed, *map(int, source.split("_")), int(number)))
+        example = draw_scan(rng, load_source(bank / f"{source}.npz"))
+        made = see(example) if before is None else see_next(example, before, network, params)
+        with write_aside(kept) as temporary, temporary.open("wb") as file:
+            np.savez(file, **made._asdict())
+    with np.load(kept, allow_pickle=False) as parts:
+        return Seen(**parts)
+
+
+def begin_seeing(folder: Path, network: unrolled.Correction, params: Any) -> None:
+    """Make the folder; empty it if its probe is not what would be seen today, and keep today's."""
+    folder.mkdir(parents=True, exist_ok=True)
     probe = _probe()
     made = see(probe)
     if params is not None:
