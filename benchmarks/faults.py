@@ -33,7 +33,9 @@ from qsmjax.training.learn import STATE
 
 TINY = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=2", "validation_shape=16"]
 TINY += ["steps=12", "validate_every=6", "checkpoint_every=1"]
-LEARNED = ["width=16", "dtype=float32", "scans=1", "subjects=1", "patch=16", "stages=2", "steps=6", "validate_every=1"]
+STAGES, STEPS = 2, 6
+LEARNED = ["width=16", "dtype=float32", "scans=1", "subjects=1", "patch=16"]
+LEARNED += [f"stages={STAGES}", f"steps={STEPS}", "validate_every=1"]
 LOADED = ["qsmjax.cli.train", "orbax.checkpoint", "qsmjax.report.figures", "matplotlib.pyplot"]
 """Loaded once, in a server that every run is forked from: two thirds of a start are imports."""
 Words = list[str]
@@ -52,7 +54,8 @@ def child(words: Words, log: Path) -> None:
 def half_written(workdir: Path) -> set[Path]:
     """Return what a writer has begun and not yet given its name."""
     found = set()
-    for folder in (workdir, workdir / "checkpoints", workdir / "bank", workdir / "seen"):
+    stages = [stage for n in range(STAGES) for stage in (workdir / f"stage_{n}", workdir / f"stage_{n}" / "seen")]
+    for folder in (workdir, workdir / "checkpoints", workdir / "bank", *stages):
         try:
             names = os.listdir(folder)
         except OSError:
@@ -61,8 +64,26 @@ def half_written(workdir: Path) -> set[Path]:
     return found
 
 
+def states(workdir: Path) -> list[Path]:
+    """Return where the stages of the learned inversion keep their training."""
+    return [workdir / f"stage_{number}" / STATE for number in range(STAGES)]
+
+
+def taken_up(text: str) -> int | None:
+    """Return the step that a run went on from, as its lines say; None if it did not get to a step."""
+    if found := re.search(r"goes on from step (\d+)|tiny (begins)", text):
+        return int(found[1] or 0)
+    # the learned inversion says a line a step
+    found = re.search(r"stage (\d), step (\d+),", text)
+    return int(found[1]) * STEPS + int(found[2]) - 1 if found else None
+
+
 def whole_checkpoint(workdir: Path) -> int:
-    """Return the step of the last checkpoint that has its name, 0 for none."""
+    """Return the step of the last checkpoint that has its name, 0 for none; over all stages where there are some."""
+    for number, state in reversed(list(enumerate(states(workdir)))):
+        if state.is_file():
+            # the first leaf of `training.learn.Progress`
+            return number * STEPS + int(np.ravel(load_weights(state)[0]["0000"])[0])
     folder = workdir / "checkpoints"
     return max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0) if folder.is_dir() else 0
 
@@ -91,8 +112,9 @@ def run(words: Words, workdir: Path, log: Path, after: float, amid: bool) -> tup
 def state_of(workdir: Path) -> list[np.ndarray]:
     """Return every array that a run ended with: parameters, moving averages, optimiser; and the exported network."""
     exported = jax.tree.leaves(load_weights(workdir / "weights.safetensors")[0])
-    if (workdir / STATE).is_file():
-        return exported + jax.tree.leaves(load_weights(workdir / STATE)[0])
+    kept = [load_weights(state)[0] for state in states(workdir) if state.is_file()]
+    if kept:
+        return exported + jax.tree.leaves(kept)
     with ocp.StandardCheckpointer() as reader:
         stored = reader.restore(workdir.absolute() / "checkpoints" / str(whole_checkpoint(workdir)) / "state")
     return exported + [np.asarray(leaf) for leaf in jax.tree.leaves(stored)]
@@ -141,9 +163,9 @@ def kill_and_resume(words: Words, folder: Path, kills: int, rng: random.Random, 
             status, half = run(words, workdir, log, after, rng.random() < 0.5)
             killed, halves, last = killed + (status is None), halves + half, last + 1
             text = log.read_text()
-            begun = re.search(r"goes on from step (\d+)|tiny (begins)", text)
+            begun = taken_up(text)
             starts += again and (begun is not None or status == 0)
-            if status or (begun and int(begun[1] or 0) != expected):
+            if status or begun not in (None, expected):
                 wrong += 1
                 say(f"run {runs}, start {last}: status {status}, whole checkpoint {expected}: {text[-2000:]}")
         same_bits = status == 0 and same(wanted, state_of(workdir))

@@ -1,6 +1,6 @@
 """Feed broken input to everything that reads, and tell what was neither a result nor an error of ours.
 
-    python benchmarks/fuzz.py                     25,000 cases, about three minutes
+    python benchmarks/fuzz.py                     25,000 cases, about five minutes
     python benchmarks/fuzz.py --cases 500 --only nifti weights --seed 7
     python benchmarks/fuzz.py --replay nifti:1234  one case, its traceback
 
@@ -24,6 +24,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -38,11 +39,16 @@ from qsmjax.cli.stages import choose_stages
 from qsmjax.inference.network import load_network
 from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.io.bids import check_label, find_runs, parse_name, sidecar_of
+from qsmjax.io.kspace import load_kspace
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.io.sidecar import load_json, load_parameters
 from qsmjax.io.weights import save_weights
+from qsmjax.models.build import build
 from qsmjax.registration.flirt import read_flirt
+from qsmjax.training.checkpoint import Checkpoints
 from qsmjax.training.config import TrainConfig, from_dict, preset, with_settings
+from qsmjax.training.learn import STATE, Progress, restore, save, stored_run
+from qsmjax.training.state import init_state
 
 SECONDS = 10
 MEMORY = 2 << 30
@@ -351,6 +357,60 @@ def orientations(rng: Rng, place: Path) -> object:
     return study_jobs.read_subject(place)
 
 
+def kspace(rng: Rng, place: Path) -> object:
+    """k-space of `recon`: a lying header, a cut, an archive, objects."""
+    shape = tuple(int(n) for n in rng.integers(1, 5, int(rng.integers(3, 7))))
+    data = rng.normal(size=shape).astype(rng.choice(["c8", "c16", "f4", "O"]))
+    file = io.BytesIO()
+    if rng.uniform() < 0.1:
+        np.savez(file, data)
+    else:
+        np.save(file, data)
+    (place / "k.npy").write_bytes(mutate(rng, file.getvalue(), 128))
+    return load_kspace(place / "k.npy")
+
+
+OLD = Path(__file__).parents[1] / "tests" / "reliability" / "workdir_0.1.0"
+
+
+def checkpoint(rng: Rng, place: Path) -> object:
+    """Work folders that training goes on from: files changed, cut, gone, other JSON; nothing is trained."""
+    workdir = Path(shutil.copytree(OLD, place / "W"))
+    files = sorted(path for path in (workdir / "checkpoints").rglob("*") if path.is_file())
+    for _ in range(int(rng.integers(1, 3))):
+        file = files[rng.integers(len(files))]
+        if rng.uniform() < 0.15:
+            file.unlink(missing_ok=True)
+        elif file.exists():
+            file.write_bytes(mutate(rng, file.read_bytes()))
+    with closing(Checkpoints(workdir)) as checkpoints:
+        if checkpoints.latest() is None:
+            return None
+        found = checkpoints.config()
+        checkpoints.next_batch()
+        like = jax.eval_shape(lambda: init_state(found, build(found.model())))
+        return checkpoints.restore(like)
+
+
+def progress(rng: Rng, place: Path) -> object:
+    """The state of the learned inversion's training: its file changed, its config another."""
+    folder = place / "stage_0"
+    folder.mkdir()
+    told = preset("learned").to_dict()
+    kept = Progress(np.ones((), np.int32), {"a": np.ones((2, 3))}, {"a": np.ones((2, 3))}, {"m": np.zeros(3)})
+    save(folder, from_dict(told), kept)
+    file = folder / STATE
+    if rng.uniform() < 0.4:
+        leaves = {f"{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(kept))}
+        card = mutate_json(rng, {"name": "state", "config": told})
+        with contextlib.suppress(*ALLOWED, TypeError):
+            save_weights(file, leaves, card)  # type: ignore[arg-type]
+    else:
+        file.write_bytes(mutate(rng, file.read_bytes(), 400))
+    stored_run(place)
+    return restore(folder, kept)
+
+
 READERS: dict[str, tuple[Reader, float]] = {
     "nifti": (nifti, 0.36),
     "params": (params, 0.16),
@@ -361,6 +421,9 @@ READERS: dict[str, tuple[Reader, float]] = {
     "matrix": (matrix, 0.04),
     "whole_infer": (whole_infer, 0.02),
     "orientations": (orientations, 0.01),
+    "kspace": (kspace, 0.04),
+    "progress": (progress, 0.01),
+    "checkpoint": (checkpoint, 0.008),
 }
 """Each reader and its part of the cases."""
 

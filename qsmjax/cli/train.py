@@ -15,6 +15,8 @@ TPU they find each other, elsewhere by --coordinator HOST:PORT --processes N --p
 
 import argparse
 import contextlib
+import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
     Returns:
       Its exit status: 0 at the end of training, and after a stop that was asked for.
     """
+    # Orbax's threads print a traceback of what is told in one line
+    if not os.environ.get("QSMJAX_DEBUG"):
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
     if args.devices is not None and args.devices < 1:
         raise UserError(f"--devices must be at least 1, got {args.devices}")
     check_config(args.config)

@@ -25,14 +25,16 @@ def load_kspace(path: str | Path) -> Complex[np.ndarray, "echo coil x y z"]:
         raise FileNotFoundError(f"{path} must exist, got no such file")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError) as error:
+    # a header is Python's text: whatever the tokenizer, the parser and the reader of types may raise
+    except Exception as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path} must be a whole .npy file without objects, got one that is not ({reason})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind != "c" or array.ndim not in (4, 5) or not array.size:
         got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive"
         raise ValueError(f"{path} must hold a complex array with the axes x y z coil echo, got {got}")
     echoes = np.moveaxis(array if array.ndim == 5 else array[..., None], (4, 3), (0, 1))
-    made = np.ascontiguousarray(echoes, np.complex64)
+    with np.errstate(over="ignore"):
+        made = np.ascontiguousarray(echoes, np.complex64)
     if not np.isfinite(made).all():
         raise ValueError(f"{path} must be finite, got NaN or infinity: set what was not sampled to zero")
     return made

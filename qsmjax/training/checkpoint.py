@@ -53,8 +53,7 @@ class Checkpoints:
 
     def config(self) -> TrainConfig:
         """Read the config of the last checkpoint."""
-        part = ocp.args.Composite(config=ocp.args.JsonRestore())
-        return from_dict(self._manager.restore(self.latest(), args=part)["config"])
+        return from_dict(self._read("config", ocp.args.JsonRestore()))
 
     def next_batch(self) -> int:
         """Read the step whose batch comes next."""
@@ -62,14 +61,27 @@ class Checkpoints:
         # checkpoints from before there was a loader hold none
         if not (self._folder / str(step) / "loader").exists():
             return step
-        part = ocp.args.Composite(loader=ocp.args.JsonRestore())
-        return int(self._manager.restore(step, args=part)["loader"]["next_index"])
+        told = self._read("loader", ocp.args.JsonRestore())
+        if not isinstance(told, dict) or not isinstance(told.get("next_index"), int):
+            raise ValueError(f"{self._folder / str(step)} must hold the loader's next_index, got {str(told)[:80]}")
+        return told["next_index"]
 
     def restore(self, like: TrainState) -> TrainState:
         """Read the last checkpoint's state, into the tree of `like`."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        part = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self._manager.restore(self.latest(), args=part)["state"]
+        return self._read("state", ocp.args.StandardRestore(abstract))
+
+    def _read(self, part: str, how: Any) -> Any:
+        step = self.latest()
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**{part: how}))[part]
+        # of many kinds, and of a thousand letters
+        except Exception as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ValueError(
+                f"{self._folder / str(step)} must be a whole checkpoint, got one with another {part} ({reason}): move "
+                "it away, and training goes on from the one before"
+            ) from error
 
     def close(self) -> None:
         """Let go of the folder."""

@@ -228,12 +228,14 @@ def preset(name: str) -> TrainConfig:
     return TrainConfig(preset=name, **PRESETS[name])
 
 
-def from_dict(values: Mapping[str, Any]) -> TrainConfig:
+def from_dict(values: object) -> TrainConfig:
     """Make a config from what `to_dict` returned.
 
     Raises:
       ValueError: if a key is unknown or a value of another type.
     """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"config must hold keys with their values, got {str(values)[:80]}: is the file from a run?")
     return TrainConfig(**{key: _checked(key, value) for key, value in values.items()})
 
 

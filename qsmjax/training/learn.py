@@ -300,7 +300,7 @@ def save(folder: Path, config: TrainConfig, progress: Progress) -> None:
 def stored_run(workdir: Path) -> TrainConfig | None:
     """Return the config of the run that is in a folder; None where there is none."""
     state = workdir / "stage_0" / STATE
-    return from_dict(load_weights(state)[1]["config"]) if state.is_file() else None
+    return from_dict(load_weights(state)[1].get("config")) if state.is_file() else None
 
 
 def restore(folder: Path, fresh: Progress) -> Progress:

@@ -40,8 +40,10 @@ def agrees_with_finite_differences(loss, field):
 def test_gradient_through_the_unrolled_iterations(name):
     local, wanted = local_map(), jax.random.normal(jax.random.key(0), SHAPE)
     options = {"max_iterations": 4, "tolerance": None}
-    if "weight" in inspect.signature(METHODS[name]).parameters:
-        options["weight"] = 3e-4
+    names = inspect.signature(METHODS[name]).parameters
+    options |= {"weight": 3e-4} if "weight" in names else {}
+    # rounding grows with every step of conjugate gradients: after 50, finite differences drown in it
+    options |= {"first_iterations": 10} if "first_iterations" in names else {}
 
     def loss(field):
         return jnp.vdot(METHODS[name](local.replace(field=field), **options).chi, wanted)

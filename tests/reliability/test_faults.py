@@ -63,6 +63,30 @@ def test_a_full_disk_gets_one_line_and_leaves_the_old_map_with_its_sidecar(field
     assert contents(field) == before and len(list((field / "out").iterdir())) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("room", [300, 20_000])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_training_on_a_full_disk_gets_one_line_and_goes_on_once_there_is_room(tmp_path, room, capfd, caplog):
+    """Full at the first file of a checkpoint, and amid it."""
+    sizes = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=2", "validation_shape=16", "checkpoint_every=1"]
+    words = ["--config", "tiny", "--devices", "1", "--workdir", str(tmp_path / "W"), "--set", *sizes]
+    assert run_command("train", [*words, "steps=1"]) == 0
+    kept = contents(tmp_path / "W" / "checkpoints" / "1")
+    capfd.readouterr()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        status = run_command("train", [*words, "steps=2"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = capfd.readouterr().err
+    assert status == 2 and "Traceback" not in caplog.text
+    assert said == "error: the disk must have room for the results, got 'File too large': free some, then again\n"
+    assert contents(tmp_path / "W" / "checkpoints" / "1") == kept
+    assert run_command("train", [*words, "steps=2"]) == 0
+    assert "goes on from step 1" in capfd.readouterr().out
+
+
 def test_a_folder_that_goes_away_meanwhile_gets_one_line(field, monkeypatch, capsys):
     make = command.reconstruct
 

@@ -1,11 +1,14 @@
 """Every defect that the fuzzer and the properties found, kept."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
+import shutil
 import signal
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,10 +18,15 @@ from qsmjax.inference.card import check_card
 from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.inversion import METHODS
 from qsmjax.io.aside import write_aside
+from qsmjax.io.kspace import load_kspace
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
+from qsmjax.io.weights import save_weights
 from qsmjax.models.build import build
 from qsmjax.pipeline import BACKGROUNDS
+from qsmjax.training.checkpoint import Checkpoints
 from qsmjax.training.config import from_dict, preset, with_settings
+from qsmjax.training.learn import STATE, stored_run
+from qsmjax.training.state import init_state
 
 from .strategies import Case
 
@@ -43,7 +51,7 @@ def fuzzer():
 @pytest.mark.filterwarnings("ignore")
 def test_a_few_of_the_fuzzers_cases():
     lines = []
-    readers = ["nifti", "params", "settings", "config", "weights", "bids", "matrix"]
+    readers = ["nifti", "params", "settings", "config", "weights", "bids", "matrix", "kspace"]
     assert fuzzer().run_cases(300, readers, 1, lines.append) == 0, "\n".join(lines)
 
 
@@ -97,6 +105,37 @@ def test_numbers_without_end_are_refused():
         with_settings(preset("tiny"), ["learning_rate=" + "9" * 400])
     with pytest.raises(ValueError, match="below 2147483648"):
         from_dict({"steps": 2**70})
+
+
+def test_k_space_with_a_header_of_open_brackets_is_refused(tmp_path):
+    path = tmp_path / "k.npy"
+    np.save(path, np.zeros((2, 2, 2, 2), np.complex64))
+    path.write_bytes(path.read_bytes().replace(b")", b"("))
+    with pytest.raises(ValueError, match=r"whole \.npy file"):
+        load_kspace(path)
+    np.save(path, np.full((2, 2, 2, 2), 1e300 + 0j))
+    with pytest.raises(ValueError, match="finite"):
+        load_kspace(path)
+
+
+@pytest.mark.parametrize("card", [{}, {"config": [1]}])
+def test_a_state_without_its_config_is_refused(tmp_path, card):
+    (tmp_path / "stage_0").mkdir()
+    save_weights(tmp_path / "stage_0" / STATE, {"0000": np.zeros(1)}, {"name": "state", **card})
+    with pytest.raises(ValueError, match="config must hold keys"):
+        stored_run(tmp_path)
+
+
+@pytest.mark.parametrize(("part", "text"), [("config", "{"), ("loader", '{"next": 2}'), ("state", "")])
+def test_a_checkpoint_that_is_not_whole_is_told_in_one_line(tmp_path, part, text):
+    shutil.copytree(pathlib.Path(__file__).parent / "workdir_0.1.0", tmp_path / "W")
+    step = tmp_path / "W" / "checkpoints" / "2"
+    (step / part / ("_METADATA" if part == "state" else "metadata")).write_text(text)
+    with contextlib.closing(Checkpoints(tmp_path / "W")) as checkpoints, pytest.raises(ValueError) as raised:
+        config = checkpoints.config()
+        checkpoints.next_batch()
+        checkpoints.restore(jax.eval_shape(lambda: init_state(config, build(config.model()))))
+    assert str(raised.value).startswith(f"{step} must ") and "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("method", [METHODS["ndi"], METHODS["tkd"], INVERSIONS["learned"], BACKGROUNDS["ismv"]])
