@@ -18,6 +18,7 @@ from qsmjax.inversion.one_step import INSIDE, STRENGTH, TOTAL, begin, find_with_
 from qsmjax.inversion.weighting import auto_weight, data_weights
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
+from qsmjax.numerics.solvers import Report
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
@@ -30,6 +31,7 @@ def remove_by_tfi(
     steepest: float = STEEPEST,
     start_iterations: int = 30,
     max_iterations: int = 60,
+    report: Report | None = None,
 ) -> FieldMap:
     """Remove the field of the sources outside that total field inversion finds beside the tissue.
 
@@ -44,6 +46,7 @@ def remove_by_tfi(
       steepest: rise of the field from voxel to voxel that is still believed beside the skull [ppm].
       start_iterations: steps of conjugate gradients for the first sources.
       max_iterations: of the inversion.
+      report: called after each of these with its number and the change of chi.
 
     Returns:
       The local field, its noise raised, on the same mask.
@@ -53,7 +56,7 @@ def remove_by_tfi(
     """
     floats = {"preconditioner": preconditioner, "edge_percentage": edge_percentage, "steepest": steepest}
     options: dict[str, Any] = {name: float(value) for name, value in floats.items()}
-    options |= {"start_iterations": start_iterations, "max_iterations": max_iterations}
+    options |= {"start_iterations": start_iterations, "max_iterations": max_iterations, "report": report}
     return in_frame(part_by_tfi, field_map, options, uses=("noise", "magnitude"))
 
 
@@ -69,6 +72,7 @@ def part_by_tfi(
     steepest: ArrayLike,
     start_iterations: int,
     max_iterations: int,
+    report: Report | None,
 ) -> Local:
     """Part a total field into that of the tissue and that of sources outside: the block beneath `remove_by_tfi`."""
     begun = begin(field, mask, geometry, noise, magnitude, preconditioner, steepest, start_iterations)
@@ -83,7 +87,7 @@ def part_by_tfi(
         edge_percentage=edge_percentage,
         max_iterations=max_iterations,
         tolerance=None,
-        report=None,
+        report=report,
     )
     dipole = inversion_kernel(geometry)
     made = multiply_k(jnp.where(mask, solved.state.chi, 0), dipole)

@@ -162,6 +162,13 @@ def test_total_field_inversion_raises_the_noise_beside_air_alone(head):
     assert (made[rim] >= 1e-3).all() and np.median(made[rim]) > 2e-3 and not made[~np.asarray(total.mask)].any()
 
 
+def test_total_field_inversion_reports_its_iterations(head):
+    seen = []
+    METHODS["tfi"](head[0], max_iterations=3, report=lambda count, change: seen.append(int(count)))
+    jax.effects_barrier()
+    assert sorted(seen) == [1, 2, 3]
+
+
 def test_gradients_know_that_total_field_inversion_removes_what_lies_outside(head):
     total, truth = head
     total = total.replace(noise=jnp.full(SHAPE, 1e-3))
