@@ -2,6 +2,7 @@
 
     python benchmarks/raw_phase.py LABELS.nii.gz [MORE ..] --cache CACHE [--only field chi] [--voxel 2 2 2]
                                    [--repeats 20] [--echoes even uneven two] [--noise 1]
+                                   [--removals tfi joint vsharp]
 
 LABELS are whole-head label maps (FreeSurfer and SynthSeg numbers, 1 mm). Each is scanned at 3 T with air, bone and
 neck, a shim's residue, a coil's phase and R2* decay, on voxels of at most 0.55 mm, and cut to the scan's band; noise is
@@ -125,11 +126,11 @@ def bench_field(head: Head, repeats: int, names: list[str]) -> None:
               "(bar 0.8 to 1.2)", flush=True)  # fmt: skip
 
 
-def bench_chi(head: Head) -> None:
+def bench_chi(head: Head, removals: list[str]) -> None:
     """Go from noisy echoes to a map, and from the true local field."""
     te, grid = ECHOES["even"], geometry_from_affine(head.affine, head.mask.shape)
     total = total_field(noisy(head.signal(te), head.sigma, np.random.default_rng(0)), te, B0, head.mask, grid)
-    for name in ("tfi", "joint", "vsharp"):
+    for name in removals:
         local = BACKGROUNDS[name](total.field_map)
         noise = np.asarray(total.field_map.noise)
         draw = noise * np.random.default_rng(1).normal(size=noise.shape)
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("--echoes", nargs="+", choices=list(ECHOES), default=list(ECHOES), help="sets of echo times")
     parser.add_argument("--noise", type=float, default=1.0, help="times the noise of that scan")
     parser.add_argument("--repeats", type=int, default=20, help="noise realisations of the field")
+    parser.add_argument("--removals", nargs="+", choices=list(BACKGROUNDS), default=["tfi", "joint", "vsharp"])
     args = parser.parse_args()
     for path in args.labels:
         head = simulate(path, tuple(args.voxel), args.cache)
@@ -169,7 +171,7 @@ def main() -> None:
         if "field" in args.only:
             bench_field(head, args.repeats, args.echoes)
         if "chi" in args.only:
-            bench_chi(head)
+            bench_chi(head, args.removals)
 
 
 if __name__ == "__main__":

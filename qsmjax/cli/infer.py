@@ -207,15 +207,16 @@ def to_local_field(args: argparse.Namespace, stages: Mapping[str, Stage]) -> tup
         scan = read_echoes(args, stages["field"]) if args.input == "phase" else read_scan(args)
     if not args.quiet:
         _announce(scan, stages)
-    return scan, local_field(stages, scan)
+    return scan, local_field(stages, scan, quiet=args.quiet)
 
 
-def local_field(stages: Mapping[str, Stage], scan: Scan) -> FieldMap:
+def local_field(stages: Mapping[str, Stage], scan: Scan, *, quiet: bool = True) -> FieldMap:
     """Remove a scan's background field, if there is a stage for it: one-step methods take the total field as it is."""
     if "background" not in stages:
         return scan.field_map
     remove = stages["background"]
-    return in_world_axes(remove.run, scan.field_map, scan.volume.affine, **remove.options)
+    with iterations(remove.run, remove.options, quiet=quiet, stage="background") as reporting:
+        return in_world_axes(remove.run, scan.field_map, scan.volume.affine, **remove.options, **reporting)
 
 
 def _region(args: argparse.Namespace, scan: Scan, local: FieldMap) -> np.ndarray | None:

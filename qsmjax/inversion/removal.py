@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from qsmjax.background.dipoles import fit_sources
 from qsmjax.background.edge import STEEPEST
 from qsmjax.background.frame import Local, in_frame
 from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.medi import BALANCE
-from qsmjax.inversion.one_step import STRENGTH, TOTAL, begin, find_with_sources
+from qsmjax.inversion.one_step import INSIDE, STRENGTH, TOTAL, begin, find_with_sources
 from qsmjax.inversion.weighting import auto_weight, data_weights
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
+from qsmjax.numerics.solvers import Report
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
@@ -29,12 +31,13 @@ def remove_by_tfi(
     steepest: float = STEEPEST,
     start_iterations: int = 30,
     max_iterations: int = 60,
+    report: Report | None = None,
 ) -> FieldMap:
     """Remove the field of the sources outside that total field inversion finds beside the tissue.
 
     The whole mask is kept. Where the skull's field is steeper than the model can follow, the noise is raised by the
     model's error, and the field drawn towards what the map makes, as far as that error outweighs the noise. In
-    gradients what was found counts as a constant: `background.joint` has those of its solution.
+    gradients what was found follows the field as the sources of `background.joint` do.
 
     Args:
       field_map: the total field; its noise and magnitude, where known, weigh it.
@@ -43,6 +46,7 @@ def remove_by_tfi(
       steepest: rise of the field from voxel to voxel that is still believed beside the skull [ppm].
       start_iterations: steps of conjugate gradients for the first sources.
       max_iterations: of the inversion.
+      report: called after each of these with its number and the change of chi.
 
     Returns:
       The local field, its noise raised, on the same mask.
@@ -52,7 +56,7 @@ def remove_by_tfi(
     """
     floats = {"preconditioner": preconditioner, "edge_percentage": edge_percentage, "steepest": steepest}
     options: dict[str, Any] = {name: float(value) for name, value in floats.items()}
-    options |= {"start_iterations": start_iterations, "max_iterations": max_iterations}
+    options |= {"start_iterations": start_iterations, "max_iterations": max_iterations, "report": report}
     return in_frame(part_by_tfi, field_map, options, uses=("noise", "magnitude"))
 
 
@@ -68,6 +72,7 @@ def part_by_tfi(
     steepest: ArrayLike,
     start_iterations: int,
     max_iterations: int,
+    report: Report | None,
 ) -> Local:
     """Part a total field into that of the tissue and that of sources outside: the block beneath `remove_by_tfi`."""
     begun = begin(field, mask, geometry, noise, magnitude, preconditioner, steepest, start_iterations)
@@ -82,15 +87,30 @@ def part_by_tfi(
         edge_percentage=edge_percentage,
         max_iterations=max_iterations,
         tolerance=None,
-        report=None,
+        report=report,
     )
-    made = multiply_k(jnp.where(mask, solved.state.chi, 0), inversion_kernel(geometry))
+    dipole = inversion_kernel(geometry)
+    made = multiply_k(jnp.where(mask, solved.state.chi, 0), dipole)
     # unrolled, so many iterations have gradients that grow without bound
     background, made, begun = jax.lax.stop_gradient((background, made, begun))
     if noise is None:
         noise = begun.level / jnp.maximum(data_weights(mask, None, magnitude), 1e-2)
     known, trusted = noise**2, begun.trust > 0
+    raised = jnp.where(trusted, jnp.sqrt(known + begun.missed), steepest)
+    # sources of no field: they are zero, but their gradients are those of what was found
+    sources = fit_sources(
+        field - jax.lax.stop_gradient(field),
+        mask,
+        geometry,
+        raised,
+        inside=INSIDE,
+        outside=INSIDE * preconditioner,
+        trusted=trusted,
+        tolerance=1e-5,
+        max_iterations=1000,
+    )
+    background += multiply_k(jnp.where(mask, 0, sources), dipole)
+    made += multiply_k(jnp.where(mask, sources, 0), dipole)
     kept = jnp.where(trusted, known / jnp.maximum(known + begun.missed, 1e-30), 0)
     local = made + kept * (field - background - made)
-    raised = jnp.where(trusted, jnp.sqrt(known + begun.missed), steepest)
     return Local(jnp.where(mask, local, 0), mask, jnp.where(mask, raised, 0))

@@ -118,7 +118,11 @@ def fit_signal(
     model = weight * jnp.exp(1j * (phase + c * field))
     off = jnp.imag(signal * jnp.exp(-1j * (phase + c * field)))
     inside = jnp.ones(start.shape, bool) if mask is None else mask
-    sigma = noise_level(signal, off, inside, parameters=1 if known else 2) if noise is None else noise
+    fitted = [weight * (c - middle)] if known else [weight, weight * (c - middle)]
+    if noise is None and len(times) > len(fitted) + 1:
+        bend = weight * (c - middle) ** 2
+        off, fitted = _less_the_bend(off, bend, fitted), [*fitted, bend]
+    sigma = noise_level(signal, off, inside, parameters=len(fitted)) if noise is None else noise
     # phase that is lost altogether is spread evenly over a turn
     lost = np.pi / np.sqrt(3) / jnp.maximum(jnp.max(c) - (0.0 if known else jnp.min(c)), 1e-6)
     return EchoFit(
@@ -155,6 +159,14 @@ def fit_decay(magnitude: Float[Array, "echo x y z"], te: Float[Array, "echo"]) -
     return jnp.exp(height + r2star * middle), r2star
 
 
+def _less_the_bend(off: Float[Array, "echo x y z"], bend: Float[Array, "echo x y z"], fitted: list) -> Array:
+    """Take off residuals what a phase bent over echo time leaves: that of voxels within which it turns, not noise."""
+    project = lambda onto, a: onto * _ratio(jnp.sum(onto * a, axis=0), jnp.sum(onto**2, axis=0))
+    for one in fitted:
+        bend = bend - project(one, bend)
+    return off - project(bend, off)
+
+
 def noise_level(signal: Echoes, off: Float[Array, "echo x y z"], mask: Mask, *, parameters: int) -> Volume:
     """Find the standard deviation of the signal's parts from what the fitted phase leaves over.
 
@@ -184,6 +196,8 @@ def _pooled(off: Float[Array, "echo x y z"], mask: Mask, free: int) -> tuple[Vol
     """Return the residuals' variance pooled over a box, and its typical value over the mask."""
     variance = jnp.sum(off**2, axis=0) / free
     typical = _median(variance, mask) / float(2 * scipy.special.gammaincinv(free / 2, 0.5) / free)
+    # in gradients a constant: the median's is that of one voxel
+    typical = jax.lax.stop_gradient(typical)
     kept = jnp.where(mask, jnp.minimum(variance, OUTLIER * typical), 0)
     return _ratio(_box_sum(kept), _box_sum(mask.astype(jnp.float32)), typical), typical
 

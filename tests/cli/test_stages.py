@@ -1,12 +1,15 @@
 """Which method stands where: presets, what overrides them, and the consensus' numbers."""
 
 import argparse
+import io
+import sys
 
 import numpy as np
 import pytest
 
 from qsmjax.cli import infer
 from qsmjax.cli.errors import UserError
+from qsmjax.cli.progress import iterations
 from qsmjax.cli.stages import choose_stages
 from qsmjax.inversion import nltv
 from qsmjax.physics.dipole import forward_field
@@ -67,3 +70,14 @@ def test_the_toolboxs_alpha_is_a_weight_in_radians_and_voxels():
     np.testing.assert_allclose(one.chi, other.chi, atol=1e-6)
     with pytest.raises(ValueError, match="must not both be given"):
         nltv(local, toolbox_alpha=1e-3, weight=1e-3)
+
+
+def test_progress_names_the_stage_and_is_drawn_for_those_who_look_alone(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := io.StringIO())
+    remove = stages("--input", "totalfield")["background"].run
+    with iterations(remove, {}, quiet=False, stage="background") as added:
+        assert added == {}
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    with iterations(remove, {}, quiet=False, stage="background") as added:
+        added["report"](1, 0.5)
+    assert "background, iteration" in terminal.getvalue()

@@ -58,6 +58,16 @@ def test_the_fit_reaches_the_cramer_rao_bound_and_knows_its_noise(te):
     np.testing.assert_allclose(np.mean([fit.noise for fit in fits], axis=0)[BALL], bound(te, noise)[BALL], rtol=0.2)
 
 
+@pytest.mark.parametrize("te", [EVEN, UNEVEN])
+def test_a_phase_that_bends_over_echo_time_is_not_taken_for_noise(te):
+    bends = np.random.default_rng(3).normal(size=SHAPE) * (columns(te) / te[-1]) ** 2
+    bent, straight = (
+        fit_echoes((signal(te, 5.0) * np.exp(1j * much * bends)).astype(np.complex64), te, B0, BALL)
+        for much in (0.6, 0)
+    )
+    assert np.median(bent.noise[BALL] / straight.noise[BALL]) == pytest.approx(1, rel=0.05)
+
+
 @pytest.mark.parametrize("te", [TWO, ONE])
 def test_without_residuals_the_noise_comes_from_the_finest_detail(te):
     fit = fit_echoes(signal(te, 3.0), te, B0, BALL)
