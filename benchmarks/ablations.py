@@ -1,7 +1,7 @@
 """Train small QSMnets that differ in one thing each, for the same time, and hold them against one another.
 
     python benchmarks/ablations.py train OUT --chi MAPS [--seconds 30] [--budget 480] [--only all l1] [--set width=4]
-    python benchmarks/ablations.py judge OUT LABELS_DIR --cache CACHE [--only all l1] [--voxel 2] [--heads 11 12]
+    python benchmarks/ablations.py judge OUT LABELS_DIR --cache CACHE [--only all l1] [--upright] [--voxel 2]
 
 `train` takes chi maps as `train.py --data` does. The networks take turns on one device, next the one with the least
 time so far, so that all get the same seconds by the clock, without compilation; the rate's cosine follows each
@@ -151,22 +151,19 @@ def train(args: argparse.Namespace) -> None:
 
 
 def judge(args: argparse.Namespace) -> None:
-    """Print what each network makes of heads that it never saw, TKD beside them."""
+    """Print what each network makes of heads that it never saw, beside TKD and the QSMnet that is shipped."""
     # training must do without the libraries of the stages before the inversion
     from conditions import Condition, Row, mean_figures, print_table
 
     upright = Condition(voxel=args.voxel)
-    first, second = args.heads[:1], args.heads[-1:]
     rows = []
-    for name in ["tkd", *(args.only or VARIANTS)]:
+    for name in ["tkd", "qsmnet", *(args.only or VARIANTS)]:
         file = args.out / f"{name}.safetensors"
         if name in VARIANTS and not file.is_file():
             continue
         card = load_weights(file)[1] if name in VARIANTS else {}
         found = partial(mean_figures, str(file) if card else name, labels=args.labels, cache=args.cache)
         plain = found(Row("", upright), args.heads)
-        turned = found(Row("", upright._replace(turn=30.0)), first)
-        ill = found(Row("", upright._replace(lesions=True)), second)
         row = {
             "network": name,
             "steps": str(card.get("step", "")),
@@ -175,11 +172,16 @@ def judge(args: argparse.Namespace) -> None:
             "HFEN [%]": f"{plain['hfen']:.1f}",
             "deep grey [%]": f"{plain['nrmse_dgm']:.1f}",
             "pallidum": f"{plain['pallidum']:.2f}",
-            "turned 30°: NRMSE [%]": f"{turned['nrmse']:.1f}",
-            "with lesions: NRMSE [%]": f"{ill['nrmse']:.1f}",
-            "calcification": f"{ill['calcification']:.2f}",
-            "haemorrhage": f"{ill['haemorrhage']:.2f}",
         }
+        if not args.upright:
+            turned = found(Row("", upright._replace(turn=30.0)), args.heads[:1])
+            ill = found(Row("", upright._replace(lesions=True)), args.heads[-1:])
+            row |= {
+                "turned 30°: NRMSE [%]": f"{turned['nrmse']:.1f}",
+                "with lesions: NRMSE [%]": f"{ill['nrmse']:.1f}",
+                "calcification": f"{ill['calcification']:.2f}",
+                "haemorrhage": f"{ill['haemorrhage']:.2f}",
+            }
         rows.append(row)
         print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     print()
@@ -204,6 +206,7 @@ def main() -> None:
     judging.add_argument("--cache", type=Path, required=True)
     judging.add_argument("--only", nargs="+", choices=VARIANTS)
     judging.add_argument("--heads", type=int, nargs="+", default=(11, 12))
+    judging.add_argument("--upright", action="store_true", help="neither the turned scan nor that with lesions")
     judging.add_argument("--voxel", type=float, default=1.0, help="edge [mm]")
     judging.set_defaults(run=judge)
     args = parser.parse_args()
