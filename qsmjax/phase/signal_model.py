@@ -116,18 +116,14 @@ def fit_signal(
         phase = _angle(jnp.sum(weight * signal * jnp.exp(-1j * c * start), axis=0))
     field, phase = iterate(step, (start, phase), max_iterations=iterations).state
     model = weight * jnp.exp(1j * (phase + c * field))
-    off = jnp.imag(signal * jnp.exp(-1j * (phase + c * field)))
-    inside = jnp.ones(start.shape, bool) if mask is None else mask
-    fitted = [weight * (c - middle)] if known else [weight, weight * (c - middle)]
-    if noise is None and len(times) > len(fitted) + 1:
-        bend = weight * (c - middle) ** 2
-        off, fitted = _less_the_bend(off, bend, fitted), [*fitted, bend]
-    sigma = noise_level(signal, off, inside, parameters=len(fitted)) if noise is None else noise
+    if noise is None:
+        off = jnp.imag(signal * jnp.exp(-1j * (phase + c * field)))
+        noise = _noise(signal, off, weight, c - middle, mask, with_phase=not known)
     # phase that is lost altogether is spread evenly over a turn
     lost = np.pi / np.sqrt(3) / jnp.maximum(jnp.max(c) - (0.0 if known else jnp.min(c)), 1e-6)
     return EchoFit(
         field=field,
-        noise=jnp.minimum(_ratio(jnp.asarray(sigma, jnp.float32), _root(spread), jnp.inf), lost),
+        noise=jnp.minimum(_ratio(jnp.asarray(noise, jnp.float32), _root(spread), jnp.inf), lost),
         initial_phase=jnp.angle(jnp.exp(1j * phase)),
         r2star=r2star,
         amplitude=amplitude,
@@ -135,6 +131,16 @@ def fit_signal(
             _ratio(jnp.sum(jnp.abs(signal - model) ** 2, axis=0), jnp.sum(jnp.abs(signal) ** 2, axis=0), 1.0)
         ),
     )
+
+
+def _noise(signal: Echoes, off: Array, weight: Array, c: Array, mask: Mask | None, *, with_phase: bool) -> Array:
+    """Find the noise in what a fit of field and phase left: with echoes to spare, less what bends over time."""
+    inside = jnp.ones(off.shape[1:], bool) if mask is None else mask
+    fitted = [weight, weight * c] if with_phase else [weight * c]
+    if len(signal) > len(fitted) + 1:
+        bend = weight * c**2
+        off, fitted = _less_the_bend(off, bend, fitted), [*fitted, bend]
+    return noise_level(signal, off, inside, parameters=len(fitted))
 
 
 def fit_decay(magnitude: Float[Array, "echo x y z"], te: Float[Array, "echo"]) -> tuple[Volume, Volume]:

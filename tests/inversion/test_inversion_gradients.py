@@ -27,7 +27,7 @@ def local_map(b0_dir=(0, 0, 1)):
     return field_map(0.02 * smooth, mask, geometry(SHAPE, (1, 1, 1), b0_dir), noise=0.004, magnitude=magnitude)
 
 
-def agrees_with_finite_differences(loss, field):
+def assert_agrees_with_finite_differences(loss, field):
     size = 3e-5
     direction = jax.random.normal(jax.random.key(1), SHAPE)
     exact = jnp.vdot(jax.grad(loss)(field), direction)
@@ -48,7 +48,7 @@ def test_gradient_through_the_unrolled_iterations(name):
     def loss(field):
         return jnp.vdot(METHODS[name](local.replace(field=field), **options).chi, wanted)
 
-    agrees_with_finite_differences(loss, local.field)
+    assert_agrees_with_finite_differences(loss, local.field)
 
 
 @pytest.mark.parametrize("name", ONE_STEP)
@@ -60,7 +60,7 @@ def test_gradient_through_one_step_methods(name):
     def loss(field):
         return jnp.vdot(METHODS[name](local.replace(field=field), **options).chi, wanted)
 
-    agrees_with_finite_differences(loss, local.field)
+    assert_agrees_with_finite_differences(loss, local.field)
 
 
 def test_gradient_through_cosmos_is_implicit():
@@ -70,7 +70,7 @@ def test_gradient_through_cosmos_is_implicit():
         both = [maps[0].replace(field=field), maps[1]]
         return jnp.vdot(cosmos(both, max_iterations=200, tolerance=1e-5).chi, wanted)
 
-    agrees_with_finite_differences(loss, maps[0].field)
+    assert_agrees_with_finite_differences(loss, maps[0].field)
 
 
 def test_a_sweep_of_weights_is_one_call_and_equals_the_loop():
