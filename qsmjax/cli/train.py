@@ -20,11 +20,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qsmjax.cli.errors import UserError
+from qsmjax.inference.network import read_network
+from qsmjax.inference.shipped import FOLDER
 from qsmjax.io.lock import locked
 from qsmjax.training import hosts
 from qsmjax.training.checkpoint import Checkpoints
@@ -97,12 +100,20 @@ def learn_inversion(workdir: Path, config: TrainConfig, args: argparse.Namespace
     if args.processes not in (None, 1) or hosts.in_cluster():
         raise UserError("--config learned must be trained in one process, on all of its devices: leave out --processes")
     with watching(args.quiet) as watcher:
-        taken = learn(workdir, config, Path(args.labels), watcher.said, devices=args.devices)
+        begun = read_weights(config.begin) if config.begin else None
+        taken = learn(workdir, config, Path(args.labels), watcher.said, begun=begun, devices=args.devices)
         if taken < config.stages * config.steps:
             watcher.said(f"stopped and saved after step {taken}; the same command goes on from there")
         else:
             watcher.said(f"done: {workdir / 'weights.safetensors'}, metrics.csv")
     return 0
+
+
+def read_weights(name: str) -> dict[str, Any]:
+    """Read the parameters that a run begins from: of shipped weights, or out of a file."""
+    shipped = FOLDER / f"{name}.safetensors"
+    _, _, variables, _ = read_network(shipped if shipped.is_file() else name)
+    return variables
 
 
 def check_config(name: str | None) -> None:

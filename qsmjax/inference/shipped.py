@@ -35,6 +35,21 @@ def learned(field_map: FieldMap, *, tile: int | None = None, halo: int = 24) -> 
     return load_shipped("learned")(field_map, tile=tile, halo=halo)
 
 
+def learned_total(field_map: FieldMap, *, tile: int | None = None, halo: int = 24) -> Solution:
+    """Invert what the removal of the background (tfi) left, by the same network trained on that (learned_total).
+
+    Args:
+      field_map: local field that `tfi` made of a total one, on any grid.
+      tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
+      halo: overlap of the tiles [voxels].
+
+    References:
+      Liu et al., Magn. Reson. Med. 78:303 (2017), doi:10.1002/mrm.26331 (total field inversion).
+      Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030 (learning to invert the dipole).
+    """
+    return load_shipped("learned_total")(field_map, tile=tile, halo=halo)
+
+
 def qsmnet(field_map: FieldMap, *, tile: int | None = None, halo: int = 32) -> Solution:
     """Map the field by a QSMnet narrower than the paper's; scans are resampled to 1 mm and turned to B0 (qsmnet).
 
@@ -64,7 +79,12 @@ def qsmnet_plus(field_map: FieldMap, *, tile: int | None = None, halo: int = 32)
     return load_shipped("qsmnet_plus")(field_map, tile=tile, halo=halo)
 
 
-NETWORKS: dict[str, Callable[..., Solution]] = {"learned": learned, "qsmnet": qsmnet, "qsmnet_plus": qsmnet_plus}
+NETWORKS: dict[str, Callable[..., Solution]] = {
+    "learned": learned,
+    "learned_total": learned_total,
+    "qsmnet": qsmnet,
+    "qsmnet_plus": qsmnet_plus,
+}
 """The networks that are shipped, by the names of their files."""
 
 INVERSIONS: dict[str, Callable[..., Solution]] = {**METHODS, **NETWORKS}

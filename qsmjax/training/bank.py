@@ -3,7 +3,8 @@
 Each subject is a label map that is bent, stretched, mirrored, and given tissues, texture, veins and lesions of its own.
 It is sampled as a whole head and in boxes of finer voxels, the brain's mask cut to the box, so that every field is made
 by what lies inside and the dipole holds between field and truth. On the host, by a process a core; a source is a small
-file, so that a bank is made once. `training.scans` draws scans of it.
+file, so that a bank is made once. `training.scans` draws scans of it. A bank may also hold scans themselves, where they
+cost too much to be drawn anew (`training.totals`).
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -77,10 +78,10 @@ def draw_subject(rng: np.random.Generator, path: str | Path) -> Anatomy:
 
 def draw_sources(rng: np.random.Generator, head: Anatomy) -> Iterator[Source]:
     """Sample a subject as a whole, in voxels of 1 to 2 mm, and then in boxes of voxels of 0.5 to 1.4 mm."""
-    yield sample_grid(rng, head, _turned(rng, head, _voxel_size(rng, 1.0, 2.0)))
+    yield sample_grid(rng, head, turned_grid(rng, head, voxel_edges(rng, 1.0, 2.0)))
     inside = np.argwhere(head.brain)
     for _ in range(BOXES):
-        turned = _turned(rng, head, _voxel_size(rng, 0.5, 1.4)).affine
+        turned = turned_grid(rng, head, voxel_edges(rng, 0.5, 1.4)).affine
         middle = head.affine[:3, :3] @ inside[rng.integers(len(inside))] + head.affine[:3, 3]
         affine = np.array(turned)
         affine[:3, 3] = middle - turned[:3, :3] @ np.full(3, (BOX - 1) / 2)
@@ -106,7 +107,8 @@ def sample_grid(rng: np.random.Generator, head: Anatomy, grid: Grid) -> Source:
 _cut = jax.jit(resample_k, static_argnums=1)
 
 
-def _turned(rng: np.random.Generator, head: Anatomy, size: tuple[float, float, float]) -> Grid:
+def turned_grid(rng: np.random.Generator, head: Anatomy, size: tuple[float, float, float]) -> Grid:
+    """Lay a grid around a head, turned by a drawn angle about a drawn axis."""
     return grid_around(head, size, tilt=draw_tilt(rng), about=list(rng.normal(size=3)))
 
 
@@ -116,7 +118,7 @@ def draw_tilt(rng: np.random.Generator) -> float:
     return 0.0 if kind < 0.33 else float(np.radians(rng.uniform(0, 40 if kind < 0.85 else 90)))
 
 
-def _voxel_size(rng: np.random.Generator, low: float, high: float) -> tuple[float, float, float]:
+def voxel_edges(rng: np.random.Generator, low: float, high: float) -> tuple[float, float, float]:
     """Draw edges: half of all grids cubes, of the others one edge up to twice as long."""
     size = np.full(3, np.exp(rng.uniform(np.log(low), np.log(high))))
     if rng.uniform() < 0.5:
@@ -143,21 +145,44 @@ def load_source(path: Path) -> Source:
     return Source(chi, parts["mask"], signal, parts["voxel_size"])
 
 
+class Holding(NamedTuple):
+    """What a bank holds of each subject.
+
+    Attributes:
+      names: () -> the names of its parts; a file's is the subject's number, and one of these.
+      draw: (generator, subject) -> the parts.
+      save: (path, part) -> writes one, whole or not at all.
+    """
+
+    names: Callable[[], list[str]]
+    draw: Callable[[np.random.Generator, Anatomy], Iterator[Any]]
+    save: Callable[[Path, Any], None]
+
+
+def _source_names() -> list[str]:
+    return [str(i) for i in range(1 + BOXES)]
+
+
+SOURCES = Holding(_source_names, draw_sources, save_source)
+
+
 def make_bank(
     folder: Path,
     labels: list[Path],
     *,
     subjects: int,
+    holding: Holding = SOURCES,
     seed: int = 0,
     workers: int = 1,
     tell: Callable[[int], None] = lambda left: None,
 ) -> int:
-    """Make the sources of a bank that are not there yet.
+    """Make what is not there yet of a bank.
 
     Args:
-      folder: takes one file a source.
+      folder: takes a file for each part.
       labels: label maps, which the subjects take in turns.
       subjects: how many.
+      holding: what it holds of each.
       seed: of everything.
       workers: processes to share them; what they make does not depend on it.
       tell: is called after each subject with how many are left.
@@ -166,8 +191,10 @@ def make_bank(
       How many subjects were made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [number for number in range(subjects) if not all(name.exists() for name in _names(folder, number))]
-    make = partial(_make_subject, folder, labels, seed)
+    missing = [
+        number for number in range(subjects) if not all(path.exists() for path in _files(folder, number, holding))
+    ]
+    make = partial(_make_subject, folder, labels, seed, holding)
     if workers == 1 or len(missing) < 2:
         for left, number in reversed(list(enumerate(reversed(missing)))):
             make(number)
@@ -175,22 +202,22 @@ def make_bank(
         return len(missing)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(missing)), spawn, initializer=_begin_worker) as pool:
-        made = [pool.submit(make, number) for number in missing]
-        for count, each in enumerate(as_completed(made), 1):
+        running = [pool.submit(make, number) for number in missing]
+        for count, each in enumerate(as_completed(running), 1):
             each.result()
             tell(len(missing) - count)
     return len(missing)
 
 
-def _names(folder: Path, number: int) -> list[Path]:
-    return [folder / f"{number:04d}_{i}.npz" for i in range(1 + BOXES)]
+def _files(folder: Path, number: int, holding: Holding) -> list[Path]:
+    return [folder / f"{number:04d}_{name}.npz" for name in holding.names()]
 
 
-def _make_subject(folder: Path, labels: list[Path], seed: int, number: int) -> None:
+def _make_subject(folder: Path, labels: list[Path], seed: int, holding: Holding, number: int) -> None:
     rng = np.random.default_rng((seed, number))
     head = draw_subject(rng, labels[number % len(labels)])
-    for name, source in zip(_names(folder, number), draw_sources(rng, head)):
-        save_source(name, source)
+    for path, part in zip(_files(folder, number, holding), holding.draw(rng, head)):
+        holding.save(path, part)
 
 
 def _begin_worker() -> None:

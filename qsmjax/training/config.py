@@ -21,8 +21,10 @@ class TrainConfig:
       preset: the name that it began from.
       seed: of the weights, the samples and the noise.
 
-      network: "qsmnet", or "correction" for the learned inversion (`training.learn`), which heeds seed, width, blocks,
-        dtype, patch, subjects, scans, stages, batch, steps, learning_rate and validate_every alone.
+      network: "qsmnet", or "correction" for the learned inversion (`training.learn`), which heeds seed, input, begin,
+        width, blocks, dtype, patch, subjects, scans, stages, batch, steps, learning_rate and validate_every alone.
+      input: "localfield", or "totalfield" for what the removal of the background leaves of one (`training.totals`).
+      begin: weights that the first stage begins from: the name of shipped ones, or a file; empty for none.
       blocks: residual blocks of the learned inversion's network at each resolution; `width` is that of the finest.
       width, depth, kernel, activation, momentum, dtype, remat: QSMnet's (`models.qsmnet`).
       subjects: simulated for the learned inversion's bank.
@@ -64,6 +66,8 @@ class TrainConfig:
     seed: int = 0
 
     network: str = "qsmnet"
+    input: str = "localfield"
+    begin: str = ""
     subjects: int = 24
     scans: int = 1
     stages: int = 1
@@ -122,6 +126,7 @@ class TrainConfig:
         self._must("ema", self.ema < 1, "be below 1")
         self._must("rotation", 0 <= self.rotation <= 90, "lie between 0 and 90 degrees")
         self._must("kernel", self.kernel % 2 == 1, "be odd")
+        self._must("input", self.input in ("localfield", "totalfield"), "be localfield or totalfield")
         self._must("patches", self.patches in ("grid", "random"), "be grid or random")
         self._must("schedule", self.schedule in ("constant", "cosine"), "be constant or cosine")
         self._must("batch", self.batch % self.accumulate == 0, f"be a multiple of accumulate ({self.accumulate})")

@@ -11,7 +11,7 @@ Whatever is there is not made again, so a run that was ended goes on. Batches fo
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ from qsmjax.io.weights import load_weights, save_weights
 from qsmjax.models import unrolled
 from qsmjax.models.build import build
 from qsmjax.training import correction, record
-from qsmjax.training.bank import make_bank
+from qsmjax.training.bank import SOURCES, make_bank
 from qsmjax.training.checkpoint import LICENCE, WEIGHTS
 from qsmjax.training.config import TrainConfig, from_dict
 from qsmjax.training.devices import choose_devices, compile_step, compiled
@@ -37,6 +37,7 @@ from qsmjax.training.loader import Loader
 from qsmjax.training.scans import rounded
 from qsmjax.training.sight import Seen, see_bank
 from qsmjax.training.stopping import stop_signals
+from qsmjax.training.totals import TOTALS
 
 STATE = "state.safetensors"
 EMA = 0.995
@@ -73,6 +74,7 @@ def learn(
     labels: Path,
     say: Callable[[str], None],
     *,
+    begun: Mapping[str, Any] | None = None,
     devices: int | None = None,
     until: int | None = None,
 ) -> int:
@@ -83,6 +85,7 @@ def learn(
       config: of the run.
       labels: folder of label maps in FreeSurfer's numbers.
       say: hears lines for the user.
+      begun: parameters, of each stage, of a network of the same sizes to begin from; None for none.
       devices: the most to use.
       until: end after this many steps; the schedule stays the config's.
 
@@ -100,13 +103,16 @@ def learn(
         workdir / "bank",
         found,
         subjects=config.subjects,
+        holding=TOTALS if config.input == "totalfield" else SOURCES,
         seed=config.seed,
         workers=os.cpu_count() or 1,
         tell=lambda left: None if left % TOLD else say(f"{left} subjects left"),
     )
     network = build(config.model())
     assert isinstance(network, unrolled.Correction)
-    run = Run(workdir, config, network, f"{config.subjects} subjects of {labels.name}", say, devices)
+    for params in (begun or {}).values():
+        unrolled.check_params(network, params)
+    run = Run(workdir, config, network, f"{config.subjects} subjects of {labels.name}", say, devices, begun or {})
     scans: dict[str, Seen] = {}
     stages: list[Any] = []
     left = config.stages * config.steps if until is None else until
@@ -123,7 +129,9 @@ def learn(
 
 
 class Run(NamedTuple):
-    """What all stages of a run share: where, by what config, which network, the data's name, who hears, devices."""
+    """What all stages of a run share: where, by what config, which network, the data's name, who hears, devices, and
+    what parameters they begin from.
+    """
 
     workdir: Path
     config: TrainConfig
@@ -131,6 +139,7 @@ class Run(NamedTuple):
     data: str
     say: Callable[[str], None]
     devices: int | None
+    begun: Mapping[str, Any] = {}
 
 
 def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int) -> tuple[Any, int]:
@@ -157,7 +166,8 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
     step = compile_step(
         partial(take_step, network=network, optimiser=optimiser), choose_devices(config.batch, 1, run.devices)
     )
-    progress = restore(folder, begin(network, optimiser, config.seed))
+    params = run.begun.get(f"stage_{len(before)}") or draw_params(network, config.seed)
+    progress = restore(folder, begin(params, optimiser))
     first = len(before) * config.steps
     placed, rows, pending = step.place(progress), record.read_rows(run.workdir, first + int(progress.step)), []
     begun, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
@@ -204,11 +214,17 @@ def draw(config: TrainConfig, step: int, scans: list[Seen], count: int) -> Batch
     return {name: np.stack([patch[name] for patch in patches]) for name in patches[0]}
 
 
-def begin(network: unrolled.Correction, optimiser: optax.GradientTransformation, seed: int) -> Progress:
+def draw_params(network: unrolled.Correction, seed: int) -> Any:
     """Draw the weights of a run's beginning."""
     edge = 2 * network.stride
     box, numbers = jnp.zeros((1, edge, edge, edge, unrolled.FEATURES)), jnp.zeros((1, unrolled.ABOUT))
-    params = compiled(lambda: network.init(jax.random.key(seed), box, numbers)["params"])()
+    return compiled(lambda: network.init(jax.random.key(seed), box, numbers)["params"])()
+
+
+def begin(params: Any, optimiser: optax.GradientTransformation) -> Progress:
+    """Begin a run from its first weights."""
+    # copies: a step gives its buffers away
+    params = jax.tree.map(jnp.array, params)
     return Progress(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimiser.init(params))
 
 

@@ -23,6 +23,7 @@ from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry
 from qsmjax.training.bank import load_source
 from qsmjax.training.scans import Example, draw_scan, rounded
+from qsmjax.training.totals import load_total
 
 PROBE = "probe.npy"
 """What is seen of a small scan that never changes: when that is something else, all that is kept is stale."""
@@ -106,19 +107,20 @@ def see_bank(
     was kept, by more than a hundredth. Another bank or seed needs another folder.
 
     Args:
-      bank: folder of sources.
+      bank: folder of sources, or of scans.
       folder: takes a file a scan.
       before: what the stage before saw of them; empty for the first.
       network: of the stage before.
       params: its parameters; None for the first stage.
-      scans: of each source.
+      scans: of each source; of a scan there is but itself.
       seed: of the scans.
 
     Returns:
       What was seen, by the source's name and the scan's number.
     """
     begin_seeing(folder, network, params)
-    names = [f"{path.stem}_{number}" for path in sorted(bank.glob("*.npz")) for number in range(scans)]
+    stems = [path.stem for path in sorted(bank.glob("*.npz"))]
+    names = [name for stem in stems for name in ([stem] if _is_scan(stem) else [f"{stem}_{n}" for n in range(scans)])]
     seen = lambda name: see_scan(bank, folder, name, before.get(name), network, params, seed=seed)
     if jax.default_backend() == "cpu":
         return {name: seen(name) for name in names}
@@ -132,14 +134,25 @@ def see_scan(
     """See one scan, by its source's name and its number, or read what is kept of it."""
     kept = folder / f"{name}.npz"
     if not kept.exists():
-        source, _, number = name.rpartition("_")
-        rng = np.random.default_rng((seed, *map(int, source.split("_")), int(number)))
-        example = draw_scan(rng, load_source(bank / f"{source}.npz"))
+        example = take_scan(bank, name, seed)
         made = see(example) if before is None else see_next(example, before, network, params)
         with write_aside(kept) as temporary, temporary.open("wb") as file:
             np.savez(file, **made._asdict())
     with np.load(kept, allow_pickle=False) as parts:
         return Seen(**parts)
+
+
+def _is_scan(stem: str) -> bool:
+    return stem.count("_") == 2
+
+
+def take_scan(bank: Path, name: str, seed: int) -> Example:
+    """Read a scan from a bank that holds it, or draw it of its source."""
+    if (path := bank / f"{name}.npz").exists():
+        return load_total(path)
+    source, _, number = name.rpartition("_")
+    rng = np.random.default_rng((seed, *map(int, source.split("_")), int(number)))
+    return draw_scan(rng, load_source(bank / f"{source}.npz"))
 
 
 def begin_seeing(folder: Path, network: unrolled.Correction, params: Any) -> None:

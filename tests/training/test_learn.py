@@ -20,6 +20,7 @@ from qsmjax.physics.geometry import geometry
 from qsmjax.training import bank, correction, learn, scans, sight
 from qsmjax.training.config import preset, with_settings
 from qsmjax.training.scans import draw_scan
+from qsmjax.training.totals import TOTALS, load_total
 
 SMALL = "width=16 dtype=float32 subjects=1 scans=1 patch=16 batch=2 stages=2 steps=4 validate_every=2"
 CONFIG = with_settings(preset("learned"), SMALL.split())
@@ -173,3 +174,27 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
     solution = load_network(tmp_path / "whole").invert(field_map(forward_field(chi, grid), mask, grid, noise=1e-3))
     assert np.abs(np.asarray(solution.chi) - chi)[mask].mean() < 0.01
     assert (np.asarray(solution.std)[mask] > 0).all() and not np.asarray(solution.std)[~mask].any()
+
+
+@pytest.mark.slow
+def test_a_run_on_total_fields_begins_from_weights(workdir, tmp_path):
+    config = dataclasses.replace(CONFIG, input="totalfield", stages=1, steps=2, learning_rate=1e-9)
+    params = learn.draw_params(NETWORK, 7)
+    labels = workdir / "labels"
+    assert learn.learn(tmp_path, config, labels, lambda _: None, begun={"stage_0": params}, devices=1) == 2
+    jax.tree.map(
+        lambda made, given: np.testing.assert_allclose(made, given, atol=1e-6),
+        load_weights(tmp_path / "weights.safetensors")[0]["stage_0"],
+        dict(params),
+    )
+    scans_kept = [load_total(path) for path in sorted((tmp_path / "bank").glob("*.npz"))]
+    assert len(scans_kept) == len(TOTALS.names()) == len(list((tmp_path / "stage_0" / "seen").glob("0*.npz")))
+    for kept in scans_kept:
+        grid = geometry(kept.mask.shape, kept.voxel_size, kept.b0_dir)
+        made = np.asarray(forward_field(kept.chi, grid, padding=0.5))
+        deep = kept.mask & (kept.noise > 0) & (kept.noise <= np.median(kept.noise[kept.mask]))
+        off = (kept.field - made)[deep]
+        # the background of air and bone has some hundred times the tissue's field
+        assert off.std() < 1.5 * made[deep].std() and not kept.field[~kept.mask].any()
+    with pytest.raises(ValueError, match="must be those of the network"):
+        learn.learn(tmp_path, config, labels, lambda _: None, begun={"stage_0": {}}, devices=1)
