@@ -15,8 +15,8 @@ does. Voxels off by a turn, and those of them 15 mm away from air and bone (bar 
 1.2).
 
 chi: xSIM and NRMSE of the pipeline from raw phase, beside the same inversion from the true local field with that noise,
-both on the mask that the pipeline leaves (bar: 80 % of its xSIM). `learned_total` is made for what `tfi` leaves; from the
-true local field it is `learned`.
+both on the mask that the pipeline leaves (bar: 80 % of its xSIM); in place of `learned_total`, which is made for what
+`tfi` leaves, `learned` from the true one.
 """
 
 import argparse
@@ -148,8 +148,8 @@ def bench_chi(head: Head, removals: list[str], methods: list[str]) -> None:
             for given, invert in ((local, method), (true, "learned" if method == "learned_total" else method)):
                 chi = np.asarray(local_field_to_chi(given, INVERSIONS[invert])[1].chi)
                 found.append((float(xsim(chi, truth, kept)), float(nrmse(chi, truth, kept))))
-            print(f"chi, {name}, {method}: xSIM {found[0][0]:.3f} from raw phase, {found[1][0]:.3f} from the true local "
-                  f"field: {100 * found[0][0] / found[1][0]:.0f} % (bar 80); NRMSE {found[0][1]:.1f} and "
+            print(f"chi, {name}, {method}: xSIM {found[0][0]:.3f} from raw phase, {found[1][0]:.3f} from the true "
+                  f"local field: {100 * found[0][0] / found[1][0]:.0f} % (bar 80); NRMSE {found[0][1]:.1f} and "
                   f"{found[1][1]:.1f} %", flush=True)  # fmt: skip
 
 

@@ -33,6 +33,9 @@ PRESETS: dict[str, dict[str, str]] = {
 
 DEFAULTS = {"background.method": "tfi", "inversion.method": "learned"}
 
+TRAINED_FOR = {("tfi", "learned"): "learned_total"}
+"""What an inversion is after a removal of the background that has weights of its own."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -63,7 +66,8 @@ def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
 
     "inversion" is always there.
 
-    A method that takes the total field itself leaves "background" out.
+    A method that takes the total field itself leaves "background" out. The learned inversion has weights of its own for
+    what the default removal leaves.
 
     An option without a stage is the inversion's.
 
@@ -87,6 +91,9 @@ def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
     ]
     others += ["inversion"] if args.workdir else []
     words = {key: text for key, text in words.items() if key.partition(".")[0] not in others} | given
+    both = (words.get("background.method", ""), words.get("inversion.method", ""))
+    if "background" in slots and both in TRAINED_FOR:
+        words["inversion.method"] = TRAINED_FOR[both]
     invert = _stage("inversion", words, args.workdir)
     if taken(invert.run) == "totalfield":
         if args.input == "localfield":

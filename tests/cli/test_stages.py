@@ -49,6 +49,20 @@ def test_another_method_leaves_the_presets_options_behind(words, background, inv
     assert bool(chosen["inversion"].options) == (inversion == "nltv")
 
 
+@pytest.mark.parametrize(
+    ("words", "inversion"),
+    [
+        ((), "learned"),
+        (("--input", "totalfield"), "learned_total"),
+        (("--input", "phase", "--method", "learned"), "learned_total"),
+        (("--input", "totalfield", "--set", "background.method=vsharp"), "learned"),
+        (("--input", "totalfield", "--method", "tv"), "tv"),
+    ],
+)
+def test_the_learned_inversion_has_weights_for_what_the_default_removal_leaves(words, inversion):
+    assert stages(*words)["inversion"].name == inversion
+
+
 def test_k_space_goes_through_every_stage_and_fields_through_none_before_theirs():
     assert list(stages("--input", "kspace", "--set", "recon.regularisation=1e-2")) == [
         "recon",
