@@ -152,21 +152,21 @@ def scan(
     factor = [max(2, int(np.ceil(float(d) / fine_voxel))) for d in where.voxel_size]
     fine = refine(grid, factor)
     parts = sample(head, fine.shape, fine.affine, everything=background)
-    cut = jax.jit(partial(resample_k, shape=grid.shape))
+    cut = partial(_cut, shape=grid.shape)
     mask = np.asarray(cut(parts.brain.astype(np.float32))) > 0.5
     source = parts.chi * parts.brain
     field = _brain_field(head, fine, parts, source, anisotropy)
     clean, chi = np.asarray(cut(field)), np.asarray(cut(source))
     around = _surroundings(shim_key, head, fine, factor, parts.brain, shim) if background else _NOTHING
     sigma = _reference(head, float(te[0]), b0) / snr
-    echo = jax.jit(lambda f, m, r, t: cut(gradient_echo(f, m, r2s_at(r, b0), te=t, b0=b0, phase0=around.fine_phase)))
-    echoes = np.stack([np.asarray(echo(field + around.fine_field, parts.m0, parts.r2s, t)) for t in te])
+    whole, r2s = field + around.fine_field, r2s_at(parts.r2s, b0)
+    echoes = np.stack([np.asarray(_echo(whole, parts.m0, r2s, around.fine_phase, t, b0, grid.shape)) for t in te])
     noise = np.asarray(jax.random.normal(noise_key, (2, *echoes.shape))) * sigma
     noisy = echoes + (noise[0] + 1j * noise[1]).astype(np.complex64)
-    whole = clean + around.field
-    measured, std = _fit(noisy * np.exp(-1j * around.phase), whole, te, b0, sigma)
+    total = clean + around.field
+    measured, std = _fit(noisy * np.exp(-1j * around.phase), total, te, b0, sigma)
     if not dephasing:
-        measured = whole + std * np.asarray(jax.random.normal(jax.random.fold_in(noise_key, 1), std.shape))
+        measured = total + std * np.asarray(jax.random.normal(jax.random.fold_in(noise_key, 1), std.shape))
     local = field_map(
         measured - around.field,
         mask,
@@ -184,7 +184,7 @@ def scan(
         mask,
         local,
         clean * mask,
-        whole,
+        total,
         noisy,
         echoes,
         sigma,
@@ -192,6 +192,15 @@ def scan(
         b0,
         classes,
     )
+
+
+_cut = jax.jit(resample_k, static_argnames="shape")
+
+
+# volumes are arguments: what a compiled function closes over stays in memory with it
+@partial(jax.jit, static_argnums=6)
+def _echo(field, m0, r2s, phase0, te, b0, shape):
+    return resample_k(gradient_echo(field, m0, r2s, te=te, b0=b0, phase0=phase0), shape)
 
 
 def refine(grid: Grid, factor: Sequence[int]) -> Grid:
@@ -223,9 +232,12 @@ def _surroundings(
     return _Surroundings(outside, coil_phase(key, fine.shape), at_centres(outside, factor), coil_phase(key, (x, y, z)))
 
 
+_forward = jax.jit(partial(forward_field, padding=0.2))
+
+
 def _brain_field(head: Anatomy, fine: Grid, parts: Parts, source: np.ndarray, anisotropy: float) -> Array:
     where = geometry_from_affine(fine.affine, fine.shape)
-    field = jax.jit(partial(forward_field, padding=0.2))(source, where)
+    field = _forward(source, where)
     if not anisotropy:
         return field
     added = fibre_magnetisation(head, fine.affine, parts.classes, anisotropy) * parts.brain
