@@ -6,6 +6,8 @@
 
     python benchmarks/heads.py LABELS_DIR OUT --picture    OUT/simulation.png: head_11 with air, bone and neck; its
                                                            regions' susceptibility is printed
+    python benchmarks/heads.py LABELS_DIR OUT --regions 40 susceptibility of each region over 40 subjects of all label
+                                                           maps: as drawn plainly, and as training draws them
 
 LABELS_DIR holds head_01.nii.gz and so on. The four heads are made of heads 11 and 12, on which constants are chosen;
 `--heads 13 14` makes those that judge. Each has veins, one calcification of -2 ppm and one haemorrhage of +0.9 ppm; the
@@ -25,11 +27,15 @@ import nibabel as nib
 import numpy as np
 
 from qsmjax.cli.simulate import parameters, read_head, write_qsmci
+from qsmjax.io.nifti import load_volume
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.report.simulation import scan_picture
+from qsmjax.simulate.anatomy import Anatomy, anatomy
 from qsmjax.simulate.lesions import Lesion
 from qsmjax.simulate.scan import Scan, grid_around, scan
+from qsmjax.simulate.tissue import TISSUES
+from qsmjax.training.bank import draw_subject
 
 LESIONS = (Lesion("calcification", chi=-2.0, radius=2.0), Lesion("haemorrhage", chi=0.9, radius=5.0))
 DEEP_GREY = ("thalamus", "caudate", "putamen", "pallidum", "red_nucleus", "substantia_nigra", "dentate", "accumbens")
@@ -159,6 +165,41 @@ def draw(labels: Path, out: Path) -> None:
     scan_picture(volumes, out / "simulation.png")
 
 
+def region_means(head: Anatomy) -> dict[str, tuple[float, float]]:
+    """Return mean and std within each region of the brain [ppm relative to CSF]; no veins, no lesions."""
+    csf = head.tissues[head.names.index("csf")].chi
+    means = {}
+    for number, (name, tissue) in enumerate(zip(head.names, head.tissues)):
+        texture = tissue.texture * head.texture[head.brain & (head.classes == number)]
+        if name in TISSUES and texture.size > 20:
+            means[name] = (float(tissue.chi - csf + texture.mean()), float(texture.std()))
+    return means
+
+
+def print_regions(labels: Path, subjects: int) -> None:
+    """Print mean and std over subjects of each region's susceptibility, drawn plainly and as training draws them."""
+    paths = sorted(labels.glob("head_*.nii.gz"))
+    plain, usual, every = [], [], []
+    for number in range(subjects):
+        path = paths[number % len(paths)]
+        volume = load_volume(path)
+        whole = np.rint(volume.data).astype(np.int32)
+        plain.append(region_means(anatomy(jax.random.key(number), whole, volume.affine, veins=0)))
+        head = draw_subject(np.random.default_rng((0, number)), path)
+        every.append(region_means(head))
+        # those that are to look like no head have fluid of any susceptibility
+        fluid = [tissue.chi for name, tissue in zip(head.names, head.tissues) if name in ("csf", "ventricle")]
+        usual += every[-1:] if np.abs(fluid).max() < 0.01 else []
+    print(f"ppm relative to CSF: mean ± std over {subjects} subjects of {len(paths)} label maps; of those drawn as in")
+    print(f"training, {len(usual)} look like heads\n| region | plain | within | training, heads | training, all |")
+    print("|---|---|---|---|---|")
+    for name in TISSUES:
+        drawn = [np.array([means[name] for means in group if name in means]) for group in (plain, usual, every)]
+        if min(map(len, drawn)) > 1:
+            first, *others = [f"{each[:, 0].mean():.3f} ± {each[:, 0].std(ddof=1):.3f}" for each in drawn]
+            print(f"| {name} | {first} | {drawn[0][:, 1].mean():.3f} | {' | '.join(others)} |", flush=True)
+
+
 def main() -> None:
     """Make what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -169,8 +210,12 @@ def main() -> None:
     parser.add_argument("--main", action="store_true")
     parser.add_argument("--example", action="store_true")
     parser.add_argument("--picture", action="store_true")
+    parser.add_argument("--regions", type=int, metavar="SUBJECTS", help="print the susceptibility of each region")
     args = parser.parse_args()
     start = time.perf_counter()
+    if args.regions:
+        print_regions(args.labels, args.regions)
+        return
     args.out.mkdir(parents=True, exist_ok=True)
     if args.picture:
         draw(args.labels, args.out)
