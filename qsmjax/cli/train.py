@@ -3,7 +3,8 @@
   python train.py --workdir W                    QSMnet on heads that are drawn as it trains
   python train.py --workdir W --config tiny      a small one, ten minutes on two CPU cores
   python train.py --workdir W --labels LABELS    on heads of real anatomy, out of label maps
-  python train.py --workdir W --config learned --labels LABELS    the inversion that is shipped
+  python train.py --workdir W --config learned --labels LABELS    the inversion that is shipped; learned_total: its
+                                                                  other weights, for total fields
   python train.py --workdir W --data MAPS        on NAME_chi.nii.gz (with NAME_field.nii.gz, NAME_mask.nii.gz)
 
 Started again on the same W it goes on from its last checkpoint, to the same bits. SIGTERM saves and ends it. W holds
@@ -96,9 +97,11 @@ def learn_inversion(workdir: Path, config: TrainConfig, args: argparse.Namespace
       UserError: if there are none, or the run is spread over processes.
     """
     if args.labels is None or not Path(args.labels).exists():
-        raise UserError(f"--labels must be a folder of label maps for --config learned, got {args.labels}")
+        raise UserError(f"--labels must be a folder of label maps for --config {config.preset}, got {args.labels}")
     if args.processes not in (None, 1) or hosts.in_cluster():
-        raise UserError("--config learned must be trained in one process, on all of its devices: leave out --processes")
+        raise UserError(
+            f"--config {config.preset} must be trained in one process, on all of its devices: leave out --processes"
+        )
     with watching(args.quiet) as watcher:
         begun = read_weights(config.begin) if config.begin else None
         taken = learn(workdir, config, Path(args.labels), watcher.said, begun=begun, devices=args.devices)
