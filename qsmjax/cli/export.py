@@ -17,7 +17,6 @@ from qsmjax.inference.network import read_network
 from qsmjax.inference.shipped import FOLDER
 from qsmjax.models.unrolled import Correction
 
-
 SHIPPED = ("learned", "learned_total")
 """Networks that are shipped and can be exported."""
 
