@@ -2,24 +2,31 @@
 
     minimise  |W M (field - D (chi_in + chi_out))|² + |chi_in / inside|² + |chi_out / outside|²
 
-M is the mask, W one over the noise, D the dipole; chi_in lives in the mask and chi_out around it, and `inside` and
+M is the mask, W one over the noise, D the dipole; chi_in lives in the mask and chi_out around it, where D is that of
+cuboids (`physics.cuboids`), unless the field was made within the grid's band, where it rings beside air. `inside` and
 `outside` are the standard deviations that each is expected to have [ppm]. With inside = 0 this is the projection onto
-dipole fields (PDF), which explains by sources outside whatever it can, also what comes from near the edge. Giving
-the inside its due share makes the two compete as they do in the head: air is a hundred times stronger than tissue.
+dipole fields (PDF), which explains by sources outside whatever it can, also what comes from near the edge. Giving the
+inside its due share makes the two compete as they do in the head: air is a hundred times stronger than tissue.
 In the unknown u = chi / std the normal equations are well scaled, and conjugate gradients solve them.
 """
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
-from qsmjax.background.edge import STEEPEST, beside_the_skull, shrink, steep_voxels
+from qsmjax.background.edge import EDGE, STEEPEST, beside_the_skull, shrink, steep_voxels
 from qsmjax.background.frame import Local, in_frame
-from qsmjax.numerics.arrays import Mask, Volume
-from qsmjax.numerics.kspace import multiply_k
+from qsmjax.numerics.arrays import Kernel, Mask, Volume
+from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
 from qsmjax.numerics.solvers import cg, cg_steps
+from qsmjax.physics.cuboids import cuboid_kernel
 from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
+
+TRIAL = 15
+"""Steps of conjugate gradients by which the kernel of the sources around the mask is chosen."""
 
 NOISE = 1e-3
 """Standard deviation of the field's noise where the field map does not know it [ppm]."""
@@ -94,20 +101,20 @@ def remove_by_dipoles(
     """Fit the sources and subtract the field of those outside: the block beneath `joint` and `pdf`."""
     field = jnp.where(mask, field, 0)
     steep = steep_voxels(field, mask, steepest)
+    kernel = outside_kernel(field, mask, geometry, noise, ~steep)
     chi = fit_sources(
         field,
         mask,
         geometry,
         noise,
+        kernel=kernel,
         inside=inside,
         outside=outside,
         trusted=~steep,
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
-    background = multiply_k(
-        jnp.where(mask, 0, chi), dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
-    )
+    background = multiply_k(jnp.where(mask, 0, chi), kernel)
     valid = shrink(mask & ~beside_the_skull(steep, mask, geometry), geometry, margin)
     return Local(jnp.where(valid, field - background, 0), valid)
 
@@ -118,6 +125,7 @@ def fit_sources(
     geometry: Geometry,
     noise: Volume | None = None,
     *,
+    kernel: Kernel,
     inside: ArrayLike,
     outside: ArrayLike,
     trusted: Mask,
@@ -126,18 +134,48 @@ def fit_sources(
 ) -> Volume:
     """Return the susceptibility on both sides of the mask's edge that makes the field of the trusted voxels [ppm].
 
+    The kernel is that of the sources outside (`outside_kernel`).
+
     Without a tolerance exactly `max_iterations` steps are taken, and gradients flow through them.
     """
-    kernel = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
+    within = dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir)
     std = jnp.where(mask, jnp.asarray(inside, jnp.float32), outside)
     weight, level = _weights(mask, noise)
     weight = jnp.where(trusted, weight, 0)
-    spread = lambda u: multiply_k(std * u, kernel)
-    gather = lambda residual: std * multiply_k(weight * residual, kernel)
+
+    def spread(u: Volume) -> Volume:
+        parts = rfft3(jnp.where(mask, std * u, 0)) * within + rfft3(jnp.where(mask, 0, std * u)) * kernel
+        return irfft3(parts, geometry.shape)
+
+    def gather(residual: Volume) -> Volume:
+        spectrum = rfft3(weight * residual)
+        inner, outer = (irfft3(spectrum * each, geometry.shape) for each in (within, kernel))
+        return std * jnp.where(mask, inner, outer)
+
     normal = lambda u: gather(spread(u)) + level**2 * u
     if tolerance is None:
         return std * cg_steps(normal, gather(field), max_iterations=max_iterations).state
     return std * cg(normal, gather(field), max_iterations=max_iterations, tolerance=tolerance).state
+
+
+def outside_kernel(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, trusted: Mask) -> Kernel:
+    """Return the kernel of the sources around a mask that leaves less of its field unexplained deep inside.
+
+    That is the cuboids' for what a scanner measures, and D for a field that was simulated, or cut, within the grid's
+    band and so rings. A few steps tell: sources around the mask alone, by the one and by the other.
+    """
+    weight = jnp.where(trusted, _weights(mask, noise)[0], 0)
+    deep = shrink(mask, geometry, EDGE)
+
+    def unexplained(kernel: Kernel) -> Float[Array, ""]:
+        gather = lambda residual: jnp.where(mask, 0, multiply_k(weight * residual, kernel))
+        tried = cg_steps(lambda s: gather(multiply_k(s, kernel)), gather(field), max_iterations=TRIAL).state
+        return jnp.std(field - multiply_k(tried, kernel), where=deep)
+
+    where = geometry.shape, geometry.voxel_size, geometry.b0_dir
+    cuboids, banded = cuboid_kernel(*where), dipole_kernel(*where)
+    # neither is less where nothing lies deep: NaN is not less
+    return jax.lax.stop_gradient(jnp.where(unexplained(banded) < unexplained(cuboids), banded, cuboids))
 
 
 def _weights(mask: Mask, noise: Volume | None) -> tuple[Volume, ArrayLike]:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from qsmjax.background.dipoles import fit_sources
+from qsmjax.background.dipoles import fit_sources, outside_kernel
 from qsmjax.background.edge import STEEPEST, beside_the_skull, model_variance, steep_voxels
 from qsmjax.background.frame import MARGIN
 from qsmjax.inversion import data_terms
@@ -68,6 +68,7 @@ class Begun(NamedTuple):
       level: standard deviation of the noise [ppm].
       trust: data weights; beside the skull they go by the model's error too.
       missed: variance of the model's error [ppm²].
+      kernel: of the sources around it.
     """
 
     field: Volume
@@ -77,6 +78,7 @@ class Begun(NamedTuple):
     level: Float[Array, ""]
     trust: Volume
     missed: Volume
+    kernel: Kernel
 
 
 def solve_tfi(
@@ -180,7 +182,6 @@ def solve_tgv_onestep(
         with_slopes(start_at(begun.inside, dipole, geometry)),
         begun,
         mask,
-        dipole,
         ridge=(begun.level / (INSIDE * STRENGTH)) ** 2,
         max_iterations=max_iterations,
         tolerance=tolerance,
@@ -221,7 +222,6 @@ def find_with_sources(
         start_at(begun.inside, dipole, geometry),
         begun,
         mask,
-        dipole,
         ridge=(begun.level / (INSIDE * strength)) ** 2,
         max_iterations=max_iterations,
         tolerance=tolerance,
@@ -244,11 +244,14 @@ def begin(
     # a lesion's own field is steep too: deep in the mask it is data
     trusted = ~beside_the_skull(steep_voxels(field, mask, steepest), mask, geometry)
     missed = model_variance(field, mask, geometry)
+    raised = None if noise is None else jnp.where(noise > 0, jnp.sqrt(jnp.where(noise > 0, noise, 1) ** 2 + missed), 0)
+    kernel = outside_kernel(field, mask, geometry, raised, trusted)
     sources = fit_sources(
         field,
         mask,
         geometry,
-        None if noise is None else jnp.where(noise > 0, jnp.sqrt(jnp.where(noise > 0, noise, 1) ** 2 + missed), 0),
+        raised,
+        kernel=kernel,
         inside=INSIDE,
         outside=INSIDE * strength,
         trusted=trusted,
@@ -256,11 +259,11 @@ def begin(
         max_iterations=max_iterations,
     )
     outside = jnp.where(mask, 0, sources)
-    local = jnp.where(mask & trusted, field - multiply_k(outside, inversion_kernel(geometry)), 0)
+    local = jnp.where(mask & trusted, field - multiply_k(outside, kernel), 0)
     level = noise_level(local, mask, geometry, noise)
     trust = jnp.where(trusted, data_weights(mask, noise, magnitude), 0)
     trust = trust / jnp.sqrt(1 + trust**2 * missed / jnp.maximum(level, 1e-12) ** 2)
-    return Begun(field, jnp.where(mask, sources, 0), outside, local, level, trust, missed)
+    return Begun(field, jnp.where(mask, sources, 0), outside, local, level, trust, missed, kernel)
 
 
 def edges_within(magnitude: Volume, mask: Mask, geometry: Geometry, percentage: ArrayLike) -> Edges:
@@ -278,7 +281,6 @@ def iterate_with_sources(
     start: Any,
     begun: Begun,
     mask: Mask,
-    dipole: Kernel,
     *,
     ridge: ArrayLike,
     max_iterations: int,
@@ -293,7 +295,6 @@ def iterate_with_sources(
       start: state.
       begun: the total field, its first sources, and the data weights.
       mask: where chi lives.
-      dipole: sources to field.
       ridge: of the sources.
       max_iterations: limit of the iterations.
       tolerance: relative change of chi at which to stop, or None.
@@ -302,23 +303,24 @@ def iterate_with_sources(
     Returns:
       The last state, and the field of the sources outside [ppm].
     """
+    kernel = begun.kernel
     precision = begun.trust**2 * DATA_PENALTY / (begun.trust**2 + DATA_PENALTY)
 
     def gather(missing: Volume) -> Volume:
-        return jnp.where(mask, 0, multiply_k(precision * missing, dipole))
+        return jnp.where(mask, 0, multiply_k(precision * missing, kernel))
 
     def normal(sources: Volume) -> Volume:
-        return gather(multiply_k(sources, dipole)) + ridge * sources
+        return gather(multiply_k(sources, kernel)) + ridge * sources
 
     def both(carry: tuple[Any, Volume, Volume]) -> tuple[Any, Volume, Volume]:
         state, sources, background = carry
         missing = gather(begun.field - state.data - background) - ridge * sources
         sources = sources + cg_steps(normal, missing, max_iterations=SOURCE_STEPS).state
-        background = multiply_k(sources, dipole)
+        background = multiply_k(sources, kernel)
         local = jnp.where(mask, begun.field - background, 0)
         return step(state, data_term(local)), sources, background
 
-    first = (start, begun.outside, multiply_k(begun.outside, dipole))
+    first = (start, begun.outside, multiply_k(begun.outside, kernel))
     solved = iterate(both, first, max_iterations=max_iterations, tolerance=tolerance, report=report)
     state, _, background = solved.state
     return solved._replace(state=state), background

@@ -103,13 +103,14 @@ def part_by_tfi(
         mask,
         geometry,
         raised,
+        kernel=begun.kernel,
         inside=INSIDE,
         outside=INSIDE * preconditioner,
         trusted=trusted,
         tolerance=1e-5,
         max_iterations=1000,
     )
-    background += multiply_k(jnp.where(mask, 0, sources), dipole)
+    background += multiply_k(jnp.where(mask, 0, sources), begun.kernel)
     made += multiply_k(jnp.where(mask, sources, 0), dipole)
     kept = jnp.where(trusted, known / jnp.maximum(known + begun.missed, 1e-30), 0)
     local = made + kept * (field - background - made)

@@ -1,8 +1,8 @@
 """What the brain's field lies in: air, bone and neck around it, the shim, and the phase of the coils.
 
 Outside its sources a field is harmonic, and every method that removes it goes by that. So it is made of the label map's
-cuboids without ringing (`cuboids`), and read between their centres. The slice at each end of the map goes on beyond it,
-so that the neck does not end at the map.
+cuboids without ringing (`physics.cuboids`), and read between their centres. The slice at each end of the map goes on
+beyond it, so that the neck does not end at the map.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from qsmjax.physics.cuboids import cuboid_field
 from qsmjax.physics.geometry import geometry_from_affine
 from qsmjax.simulate.anatomy import Anatomy
-from qsmjax.simulate.cuboids import cuboid_field
 from qsmjax.simulate.sample import interpolate
 
 BEYOND = 40

@@ -1,51 +1,45 @@
 """The field of cuboids: against analytic ones, and harmonic where there is no source."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from qsmjax.numerics.operators import laplacian
+from qsmjax.physics.cuboids import cuboid, cuboid_field
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry
 from qsmjax.simulate.background import at_centres
-from qsmjax.simulate.cuboids import cuboid, cuboid_field, gaussian
 
 TILTED = np.asarray([0.36, 0.48, 0.8])
 
 
 def places(shape, size=(1.0, 1.0, 1.0)):
-    return np.stack(np.meshgrid(*[(np.arange(n) - n // 2) * d for n, d in zip(shape, size)], indexing="ij"), -1)
+    axes = [(np.arange(n) - n // 2) * d for n, d in zip(shape, size)]
+    return jnp.stack(jnp.meshgrid(*map(jnp.asarray, axes), indexing="ij"), -1)
 
 
 def test_a_cuboid_is_a_dipole_from_afar_and_a_cube_s_field_vanishes_at_its_centre():
-    away = np.asarray([[9.0, 2.0, 4.0], [-3.0, 11.0, 1.0], [4.0, -5.0, 9.0]])
+    away = jnp.asarray([[9.0, 2.0, 4.0], [-3.0, 11.0, 1.0], [4.0, -5.0, 9.0]])
     size, r = np.asarray([1.0, 1.0, 1.0]), np.linalg.norm(away, axis=-1)
     expected = (3 * (away @ TILTED / r) ** 2 - 1) / (4 * np.pi * r**3)
     np.testing.assert_allclose(cuboid(away, size, TILTED), expected, atol=1e-3 * np.abs(expected).max())
-    assert abs(cuboid(np.zeros((1, 3)), size, TILTED)[0]) < 1e-12
+    assert abs(cuboid(jnp.zeros((1, 3)), size, TILTED)[0]) < 1e-6
 
 
 @pytest.mark.parametrize("size, inside", [((1, 1, 1000), 1 / 3), ((1000, 1000, 1), -2 / 3), ((1000, 1, 1000), 1 / 3)])
 def test_a_needle_and_a_plate_have_their_demagnetisation(size, inside):
-    field = cuboid(np.zeros((1, 3)), np.asarray(size, float), np.asarray([0.0, 0.0, 1.0]))
+    field = cuboid(jnp.zeros((1, 3)), np.asarray(size, float), np.asarray([0.0, 0.0, 1.0]))
     np.testing.assert_allclose(field, inside, atol=2e-3)
 
 
-def test_a_gaussian_s_field_is_the_dipole_s_in_k_space():
-    shape, sigma = (48, 48, 48), 1.5
-    at = places(shape)
-    density = np.exp(-np.sum(at**2, -1) / (2 * sigma**2)) / (2 * np.pi * sigma**2) ** 1.5
-    expected = np.asarray(forward_field(density, geometry(shape, b0_dir=TILTED), padding=1.0))
-    np.testing.assert_allclose(gaussian(at, sigma, TILTED), expected, atol=2e-3 * np.abs(expected).max())
-
-
 @pytest.mark.parametrize("size", [(1.0, 1.0, 1.0), (1.0, 1.5, 0.8)])
-def test_the_split_gives_back_the_cuboid_near_and_far(size):
+def test_the_kernel_gives_back_the_cuboid_near_and_far(size):
     shape = (40, 36, 32)
     chi = np.zeros(shape, np.float32)
     chi[20, 18, 16], chi[24, 15, 20] = 1.0, -0.5
     made = cuboid_field(chi, geometry(shape, size, TILTED), padding=2.0)
     first = places(shape, size)
-    second = first - np.asarray(size) * (4, -3, 4)
+    second = first - jnp.asarray(size) * jnp.asarray((4, -3, 4))
     expected = cuboid(first, np.asarray(size), TILTED) - 0.5 * cuboid(second, np.asarray(size), TILTED)
     np.testing.assert_allclose(made, expected, atol=1e-3 * np.abs(expected).max())
     far = np.linalg.norm(first, axis=-1) > 10 * max(size)
