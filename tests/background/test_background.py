@@ -57,16 +57,18 @@ def head():
 
 @pytest.mark.parametrize("made_by", [cuboid_field, forward_field])
 def test_the_kernel_of_the_sources_outside_is_the_one_that_made_the_field(made_by):
-    rng, grid = np.random.default_rng(1), geometry(SHAPE, (1.0, 1.0, 1.2), (0.2, -0.1, 0.97))
-    axes = [(np.arange(n) - n / 2 + 0.5) / (n / 2 - 5) for n in SHAPE]
+    rng, shape = np.random.default_rng(1), (48, 48, 40)
+    grid = geometry(shape, (1.0, 1.0, 1.2), (0.2, -0.1, 0.97))
+    axes = [np.arange(n) - n / 2 + 0.5 for n in shape]
     radius = np.linalg.norm(np.stack(np.meshgrid(*axes, indexing="ij")), axis=0)
-    mask = jnp.asarray(radius < 1)
-    outside = np.where((radius > 1.1) & (rng.random(SHAPE) < 0.05), 9.0, 0).astype(np.float32)
-    tissue = np.where(mask, 0.1 * rng.normal(size=SHAPE), 0).astype(np.float32)
+    mask = jnp.asarray(radius < 13)
+    outside = np.where((radius > 14) & (radius < 18) & (rng.random(shape) < 0.05), 9.0, 0).astype(np.float32)
+    blocks = rng.normal(0, 0.05, (8, 8, 8)).repeat(6, 0).repeat(6, 1).repeat(5, 2)
+    tissue = np.where(mask, blocks, 0).astype(np.float32)
     total = np.asarray(made_by(outside, grid, padding=1.0)) + np.asarray(forward_field(tissue, grid, padding=1.0))
     total = jnp.where(mask, total, 0).astype(jnp.float32)
     chosen = outside_kernel(total, mask, grid, None, mask)
-    kernels = {kernel: kernel(SHAPE, grid.voxel_size, grid.b0_dir) for kernel in (cuboid_kernel, dipole_kernel)}
+    kernels = {kernel: kernel(shape, grid.voxel_size, grid.b0_dir) for kernel in (cuboid_kernel, dipole_kernel)}
     expected = kernels[cuboid_kernel if made_by is cuboid_field else dipole_kernel]
     np.testing.assert_allclose(chosen, expected, atol=1e-5)
     assert np.abs(kernels[cuboid_kernel] - kernels[dipole_kernel]).max() > 0.05
