@@ -28,6 +28,9 @@ from qsmjax.physics.geometry import Geometry
 TRIAL = 15
 """Steps of conjugate gradients by which the kernel of the sources around the mask is chosen."""
 
+CLEARLY = 0.95
+"""Part of what the cuboids leave unexplained below which D is chosen: it rings, and so follows rough tissue too."""
+
 NOISE = 1e-3
 """Standard deviation of the field's noise where the field map does not know it [ppm]."""
 
@@ -159,23 +162,26 @@ def fit_sources(
 
 
 def outside_kernel(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, trusted: Mask) -> Kernel:
-    """Return the kernel of the sources around a mask that leaves less of its field unexplained deep inside.
+    """Return the kernel of the sources around a mask: the cuboids', or D where it explains clearly more deep inside.
 
-    That is the cuboids' for what a scanner measures, and D for a field that was simulated, or cut, within the grid's
-    band and so rings. A few steps tell: sources around the mask alone, by the one and by the other.
+    Cuboids are right for what a scanner measures, D for a field that was simulated, or cut, within the grid's band and
+    so rings. A few steps tell: sources around the mask alone, by the one and by the other.
     """
     weight = jnp.where(trusted, _weights(mask, noise)[0], 0)
-    deep = shrink(mask, geometry, EDGE)
+    deep = jnp.where(shrink(mask, geometry, EDGE), weight, 0)
 
     def unexplained(kernel: Kernel) -> Float[Array, ""]:
         gather = lambda residual: jnp.where(mask, 0, multiply_k(weight * residual, kernel))
         tried = cg_steps(lambda s: gather(multiply_k(s, kernel)), gather(field), max_iterations=TRIAL).state
-        return jnp.std(field - multiply_k(tried, kernel), where=deep)
+        rest = field - multiply_k(tried, kernel)
+        mean = lambda part: jnp.sum(deep * part) / jnp.sum(deep)
+        return jnp.sqrt(mean((rest - mean(rest)) ** 2))
 
     where = geometry.shape, geometry.voxel_size, geometry.b0_dir
     cuboids, banded = cuboid_kernel(*where), dipole_kernel(*where)
-    # neither is less where nothing lies deep: NaN is not less
-    return jax.lax.stop_gradient(jnp.where(unexplained(banded) < unexplained(cuboids), banded, cuboids))
+    # NaN, where nothing lies deep, is not less
+    ringing = unexplained(banded) < CLEARLY * unexplained(cuboids)
+    return jax.lax.stop_gradient(jnp.where(ringing, banded, cuboids))
 
 
 def _weights(mask: Mask, noise: Volume | None) -> tuple[Volume, ArrayLike]:
