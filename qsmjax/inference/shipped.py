@@ -36,7 +36,7 @@ def learned(field_map: FieldMap, *, tile: int | None = None, halo: int = 24) -> 
 
 
 def learned_total(field_map: FieldMap, *, tile: int | None = None, halo: int = 24) -> Solution:
-    """Invert what the removal of the background (tfi) left, by the same network trained on that (learned_total).
+    """Correct a total-variation map of what the default removal left, by a network that has seen such (learned_total).
 
     Args:
       field_map: local field that `tfi` made of a total one, on any grid.
@@ -44,8 +44,9 @@ def learned_total(field_map: FieldMap, *, tile: int | None = None, halo: int = 2
       halo: overlap of the tiles [voxels].
 
     References:
-      Liu et al., Magn. Reson. Med. 78:303 (2017), doi:10.1002/mrm.26331 (total field inversion).
+      Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082 (edges of the signal).
       Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030 (learning to invert the dipole).
+      Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (reweighting).
     """
     return load_shipped("learned_total")(field_map, tile=tile, halo=halo)
 
