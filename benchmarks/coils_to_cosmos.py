@@ -5,8 +5,8 @@
 A whole-head label map (FreeSurfer and SynthSeg numbers, 1 mm) is scanned in five orientations up to 25 degrees apart
 by 8 coils at 2x2 acceleration with 24 lines of calibration, with air, bone and neck, at 3 T, four echoes (`qsmjax
 simulate`). `qsmjax cosmos` takes the five folders of k-space: GRAPPA, ESPIRiT, total field, background (the default),
-registration by magnitude, COSMOS. From the same reconstruction of the first orientation: TKD, MEDI and TV at their
-defaults. NRMSE and xSIM against the true map, on the mask that the first orientation's background removal leaves; and
+registration by magnitude, COSMOS. From the same reconstruction of the first orientation: TKD, MEDI, TV and the
+default (learned_total), nothing set. NRMSE and xSIM against the true map, on the mask that the first orientation's background removal leaves; and
 those of its local field. CACHE keeps scans and maps; --again makes the maps anew.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 from qsmjax.cli.cosmos import read_orientation
 from qsmjax.cli.main import main as qsmjax
 from qsmjax.evaluation.metrics import nrmse, xsim
+from qsmjax.inference.shipped import learned_total
 from qsmjax.inversion import medi, tkd, tv
 from qsmjax.io.nifti import load_volume
 from qsmjax.physics.field_map import FieldMap
@@ -33,7 +34,7 @@ def line(name: str, found: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> N
 
 def one_orientation(local: FieldMap, truth: np.ndarray, mask: np.ndarray) -> None:
     """Invert the first orientation's local field."""
-    for name, method in (("TKD", tkd), ("MEDI", medi), ("TV", tv)):
+    for name, method in (("TKD", tkd), ("MEDI", medi), ("TV", tv), ("learned_total", learned_total)):
         line(f"{name}, one orientation", np.asarray(method(local).chi), truth, mask)
 
 

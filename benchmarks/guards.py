@@ -121,7 +121,7 @@ def one_scan(labels: Path, number: int, turn: int) -> Iterator[dict]:
         **{name: BACKGROUNDS[name](total) for name in (BACKGROUND, *LEFT)},
     }
     for name, field in right.items():
-        for method in ("learned", "tv", "tkd"):
+        for method in ("learned_total" if name == BACKGROUND else "learned", "tv", "tkd"):
             yield record(LEFT.get(name, "right"), f"{name}, {method}", field, method)
     yield record("total field taken for a local one", "", total, "tkd")
     for width in (40, 20, 12):
