@@ -6,7 +6,8 @@
 The heads are those of `benchmarks/heads.py` with the field of air, bone and neck, kept in CACHE. A line a removal:
 NRMSE and xSIM of the local field beside the true one with the same noise, on its own mask, on `joint`'s, and in the 85
 and 90 % of the brain whose noise it says is least; there `tfi`'s error by depth from the rim, too. Then NRMSE and xSIM
-of the maps, on the removal's own mask and on `joint`'s, beside those from the true local field.
+of the maps, on the removal's own mask and on `joint`'s, beside those from the true local field, and how many voxels lie
+within the deviation that a map tells.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from scipy.ndimage import distance_transform_edt
 
 from qsmjax.evaluation.metrics import nrmse, xsim
 from qsmjax.inference.shipped import INVERSIONS
+from qsmjax.inversion.solution import Solution
 from qsmjax.pipeline import BACKGROUNDS
 
 REMOVALS = ("tfi", "joint")
@@ -35,7 +37,7 @@ def main() -> None:
     parser.add_argument("labels_dir", type=Path)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=["axial", "oblique"])
-    parser.add_argument("--methods", nargs="+", choices=INVERSIONS, default=["learned", "tv"])
+    parser.add_argument("--methods", nargs="+", choices=INVERSIONS, default=["learned_total", "learned", "tv"])
     parser.add_argument("--voxel", type=float, default=1.0)
     args = parser.parse_args()
     for case in args.cases:
@@ -58,11 +60,18 @@ def main() -> None:
                 print(f"  tfi    field, least noise, 0.85, off by: {by_depth(fields[name].field - true, sure, head)}")
         for name, field in fields.items():
             for method in args.methods:
-                chi, own = INVERSIONS[method](field).chi, np.asarray(field.mask)
-                print(
-                    f"  {name:6} {method:8} own mask {held(chi, head.chi, own)}, joint's {held(chi, head.chi, fewest)}",
-                    flush=True,
-                )
+                made, own = INVERSIONS[method](field), np.asarray(field.mask)
+                figures = f"own mask {held(made.chi, head.chi, own)}, joint's {held(made.chi, head.chi, fewest)}"
+                print(f"  {name:6} {method:13} {figures}{within(made, head.chi, own)}", flush=True)
+
+
+def within(made: Solution, truth: np.ndarray, mask: np.ndarray) -> str:
+    """Return the part of the voxels whose truth lies within one and within 1.96 predicted deviations, if there are."""
+    if made.std is None:
+        return ""
+    error, std = (np.asarray(made.chi) - truth)[mask], np.asarray(made.std)[mask]
+    error = np.abs(error - error.mean())
+    return f", within one deviation {100 * np.mean(error < std):.0f} %, 1.96: {100 * np.mean(error < 1.96 * std):.0f} %"
 
 
 def by_depth(error, sure: dict[str, np.ndarray], head: KeptHead) -> str:

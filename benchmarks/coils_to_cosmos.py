@@ -6,8 +6,8 @@ A whole-head label map (FreeSurfer and SynthSeg numbers, 1 mm) is scanned in fiv
 by 8 coils at 2x2 acceleration with 24 lines of calibration, with air, bone and neck, at 3 T, four echoes (`qsmjax
 simulate`). `qsmjax cosmos` takes the five folders of k-space: GRAPPA, ESPIRiT, total field, background (the default),
 registration by magnitude, COSMOS. From the same reconstruction of the first orientation: TKD, MEDI, TV and the
-default (learned_total), nothing set. NRMSE and xSIM against the true map, on the mask that the first orientation's background removal leaves; and
-those of its local field. CACHE keeps scans and maps; --again makes the maps anew.
+default (learned_total), nothing set. NRMSE and xSIM against the true map, on the mask that the first orientation's
+background removal leaves; and those of its local field. CACHE keeps scans and maps; --again makes the maps anew.
 """
 
 import argparse
