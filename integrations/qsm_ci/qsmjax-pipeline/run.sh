@@ -5,5 +5,5 @@ IN="${1:-/input}" OUT="${2:-/output}"
 MAGNITUDE=()
 [ -f "$IN/magnitude.nii.gz" ] && MAGNITUDE=(--magnitude "$IN/magnitude.nii.gz")
 qsmjax infer "$IN/phase.nii.gz" --input phase "${MAGNITUDE[@]}" --mask "$IN/mask.nii.gz" --params "$IN/params.json" \
-    --phase-units rad --method "${QSMCI_SET_METHOD:-tv}" --set "background.method=${QSMCI_SET_BACKGROUND:-ismv}" \
+    --phase-units rad --method "${QSMCI_SET_METHOD:-learned}" --set "background.method=${QSMCI_SET_BACKGROUND:-tfi}" \
     --no-figure --quiet -o "$OUT/chimap.nii.gz"
