@@ -26,8 +26,8 @@ from qsmjax.physics.geometry import Geometry
 
 SIGMA = 1.2
 """Standard deviation of the Gaussian [largest voxel edge]: at Nyquist it leaves 0.1 % of D."""
-NEAR = 12
-"""Voxels along each axis within which n is summed."""
+NEAR = 24
+"""Voxels along each axis within which n is summed: three of the Gaussian's deviations where edges differ sixfold."""
 
 
 def cuboid_field(chi: ArrayLike, geometry: Geometry, *, padding: float = 0.1) -> Volume:
@@ -38,7 +38,7 @@ def cuboid_field(chi: ArrayLike, geometry: Geometry, *, padding: float = 0.1) ->
       geometry: of the map.
       padding: zeros added along each axis, as a part of its length.
     """
-    x, y, z = (max(round(n * padding), NEAR) for n in geometry.shape)
+    x, y, z = (max(round(n * padding), NEAR // 2) for n in geometry.shape)
     shape = fast_shape(geometry.shape, (x, y, z))
     kernel = cuboid_kernel(shape, geometry.voxel_size, geometry.b0_dir)
     return crop_to(multiply_k(pad_to(chi, shape), kernel), geometry.shape)

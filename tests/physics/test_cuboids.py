@@ -46,6 +46,18 @@ def test_the_kernel_gives_back_the_cuboid_near_and_far(size):
     np.testing.assert_allclose(np.asarray(made)[far], expected[far], atol=0.03 * np.abs(expected[far]).max())
 
 
+@pytest.mark.parametrize("size", [(0.8, 0.8, 3.0), (0.5, 3.0, 0.5)])
+def test_the_kernel_of_long_voxels_has_no_seam_where_the_near_field_ends(size):
+    shape = (96, 96, 96)
+    chi = np.zeros(shape, np.float32)
+    chi[48, 48, 48] = 1.0
+    made = np.asarray(cuboid_field(chi, geometry(shape, size, TILTED), padding=1.0))
+    at = places(shape, size)
+    expected, r = np.asarray(cuboid(at, np.asarray(size), TILTED)), np.linalg.norm(at, axis=-1)
+    shell = (r > 2 * max(size)) & (r < 5 * max(size)) & (r > 0)
+    assert np.linalg.norm(made[shell] - expected[shell]) < 0.05 * np.linalg.norm(expected[shell])
+
+
 def test_a_ball_of_cuboids_is_a_sphere_outside():
     shape, radius = (40, 40, 40), 8.0
     at = places(shape)
