@@ -276,7 +276,7 @@ def deviation(spread: Volume, calibration: Float[Array, "2"]) -> Volume:
 
     Args:
       spread: from the last stage.
-      calibration: constant, and factor of the spread (`training.learn.calibrate`).
+      calibration: constant, and factor of the spread (`training.calibration.calibrate`).
     """
     return jnp.exp(calibration[0] + calibration[1] * spread)
 

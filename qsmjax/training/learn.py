@@ -11,7 +11,7 @@ Whatever is there is not made again, so a run that was ended goes on. Batches fo
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.optimize
 
 from qsmjax.io.nifti import SUFFIXES
 from qsmjax.io.weights import load_weights, save_weights
@@ -30,11 +29,11 @@ from qsmjax.models import unrolled
 from qsmjax.models.build import build
 from qsmjax.training import correction, record
 from qsmjax.training.bank import SOURCES, make_bank
+from qsmjax.training.calibration import WITHIN, calibrate
 from qsmjax.training.checkpoint import LICENCE, WEIGHTS
 from qsmjax.training.config import TrainConfig, from_dict
 from qsmjax.training.devices import choose_devices, compile_step, compiled
 from qsmjax.training.loader import Loader
-from qsmjax.training.scans import rounded
 from qsmjax.training.sight import Seen, see_bank
 from qsmjax.training.stopping import stop_signals
 from qsmjax.training.totals import TOTALS
@@ -50,11 +49,6 @@ JUDGED = 24
 """Patches of them that are looked at."""
 CALIBRATED = 40
 """Scans that the deviation is calibrated on, at most."""
-SPOTS = 3000
-"""Voxels of each scan that the deviation is calibrated on."""
-WITHIN = ((1.0, 0.6827), (1.96, 0.95))
-"""Part of the voxels whose error must lie within so many standard deviations."""
-
 Batch = dict[str, Any]
 
 
@@ -261,38 +255,6 @@ def judge(network: nn.Module, params: Any, config: TrainConfig, scans: list[Seen
 def is_whole(name: str) -> bool:
     """Tell from a scan's name whether it is of a whole head: the first source of its subject."""
     return name.split("_")[1] == "0"
-
-
-def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], seed: int) -> list[float]:
-    """Fit the predicted deviation, over whole scans, to what 68 % and 95 % of the errors stay below.
-
-    A regression to those quantiles of the errors' logarithm, which is linear in the predicted spread: a few outliers do
-    not move it. What a scan tells as a whole, its noise, misfit and voxel size, does not foretell its own level better.
-
-    References:
-      Koenker & Bassett, Econometrica 46:33 (1978), doi:10.2307/1913643 (quantile regression).
-    """
-    rng, spreads, errors = np.random.default_rng(seed), [], []
-    for seen in scans:
-        x, y, z = seen.mask.shape
-        features = jnp.pad(seen.features.astype(np.float32), [*[(0, rounded(n) - n) for n in (x, y, z)], (0, 0)])
-        numbers = unrolled.about(jnp.asarray(seen.voxel_size), jnp.asarray(seen.b0_dir))
-        change, spread = unrolled.correct(network, params, features, numbers)
-        sharp = unrolled.corrected(features, change).sharp
-        error = (np.asarray(sharp)[:x, :y, :z] - seen.chi)[seen.mask]
-        spots = rng.choice(error.size, SPOTS)
-        spreads.append(np.asarray(spread)[:x, :y, :z][seen.mask][spots])
-        errors.append(np.log(np.abs(error - error.mean())[spots] + 1e-7))
-    known, wanted = np.concatenate(spreads), np.concatenate(errors)
-
-    def pinball(calibration):
-        off = wanted - calibration[0] - calibration[1] * known
-        return sum(np.mean(np.maximum(part * (off - np.log(z)), (part - 1) * (off - np.log(z)))) for z, part in WITHIN)
-
-    found = np.asarray(unrolled.UNCALIBRATED)
-    for _ in range(3):
-        found = scipy.optimize.minimize(pinball, found, method="Nelder-Mead").x
-    return [float(factor) for factor in found]
 
 
 def _looking(network: nn.Module) -> Callable:
