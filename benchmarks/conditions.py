@@ -31,7 +31,7 @@ import numpy as np
 from qsmjax.background import v_sharp
 from qsmjax.cli.simulate import read_head
 from qsmjax.inference.network import load_network
-from qsmjax.inference.shipped import FOLDER, INVERSIONS, NETWORKS
+from qsmjax.inference.shipped import INVERSIONS, NETWORKS, shipped_network
 from qsmjax.inversion.solution import Solution
 from qsmjax.physics.field_map import FieldMap, field_map
 from qsmjax.physics.geometry import geometry
@@ -178,11 +178,12 @@ TOPICS: dict[str, Sequence[Row]] = {
 
 def method_of(name: str) -> tuple[Callable[[FieldMap], Solution], str]:
     """Return an inversion by its name, or a network by its file; and what tells it from another."""
-    file = FOLDER / f"{name}.safetensors" if name in NETWORKS else Path(name)
     if name not in NETWORKS and name in INVERSIONS:
         return INVERSIONS[name], name
-    network = load_network(file)
-    return network.invert, str(network.card["sha256"])
+    network = shipped_network(name) if name in NETWORKS else load_network(name)
+    # what is left of a background goes to the other weights
+    origins = [network.card, *([shipped_network("learned_total").card] if name == "learned" else [])]
+    return network.invert, " ".join(str(card["sha256"]) for card in origins)
 
 
 def figures(name: str, row: Row, number: int, labels: Path, cache: Path) -> dict[str, float]:

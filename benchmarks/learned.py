@@ -26,7 +26,7 @@ from kept_heads import KeptHead, kept_head
 from qsmjax.background import v_sharp
 from qsmjax.evaluation.metrics import nrmse
 from qsmjax.inference.network import load_network
-from qsmjax.inference.shipped import FOLDER, NETWORKS
+from qsmjax.inference.shipped import NETWORKS, load_shipped
 from qsmjax.inversion import medi, tv
 from qsmjax.inversion.solution import Solution
 from qsmjax.physics.field_map import FieldMap
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("labels_dir", type=Path)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, default=FOLDER / "learned.safetensors")
+    parser.add_argument("--weights", type=Path, help="of another learned inversion than the shipped one")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--numbers", type=int, nargs="+", default=(11, 12), help="of the anatomies")
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0])
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="the networks alone")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["learned"])
     args = parser.parse_args()
-    learned = load_network(args.weights).invert
+    learned = load_network(args.weights).invert if args.weights else load_shipped("learned")
     for case in args.cases:
         head = kept_head(args.labels_dir, case, args.cache, heads=tuple(args.numbers), voxel=args.voxel)
         for level in args.noise:

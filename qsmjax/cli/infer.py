@@ -14,6 +14,7 @@ one, a JSON sidecar and a picture of three planes.
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Mapping
@@ -29,11 +30,12 @@ from qsmjax.cli.kspace import scan_of_kspace
 from qsmjax.cli.outputs import Result, deviation_path, write_result
 from qsmjax.cli.progress import iterations
 from qsmjax.cli.scan import Scan, on_grid, read_scan
-from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages
+from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages, with_residue_removed
 from qsmjax.evaluation.guards import input_warnings
 from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import SUFFIXES, load_volume
+from qsmjax.numerics.arrays import Volume
 from qsmjax.phase.scaling import PhaseUnits
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import in_world_axes, local_field_to_chi
@@ -190,9 +192,28 @@ def to_map(args: argparse.Namespace, stages: Mapping[str, Stage], scan: Scan, lo
     with iterations(invert.run, invert.options, quiet=args.quiet) as reporting:
         how = {"region": region, "affine": scan.volume.affine, **invert.options, **reporting}
         solution, mapped = local_field_to_chi(local, invert.run, **how)
+    if solution.residue is not None:
+        stages, local, note = _less_residue(stages, local, solution.residue)
+        described = [*described, note]
+        if not args.quiet:
+            print(f"note: {note}")
     # the map as the inversion gave it: what is taken for zero changes nothing of it
     unlikely = tuple(input_warnings(local, solution.chi))
     return Result(scan, stages, local, solution, mapped, (*scan.notes, *described), labels, unlikely)
+
+
+def _less_residue(
+    stages: Mapping[str, Stage], local: FieldMap, residue: Volume
+) -> tuple[Mapping[str, Stage], FieldMap, str]:
+    """Return the stages that were gone through, the field that was inverted, and what a user should know of it."""
+    left = dataclasses.replace(local, field=local.field - residue)
+    mask = np.asarray(local.mask)
+    part = float(np.asarray(residue)[mask].std() / np.asarray(left.field)[mask].std())
+    note = (
+        f"the field holds background, {part:.0%} of the tissue's own: taken out by tfi, and mapped by the weights for "
+        "that (--set residue=false leaves it in)"
+    )
+    return with_residue_removed(stages), left, note
 
 
 def to_local_field(args: argparse.Namespace, stages: Mapping[str, Stage]) -> tuple[Scan, FieldMap]:

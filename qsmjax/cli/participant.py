@@ -23,7 +23,7 @@ from qsmjax.cli import infer
 from qsmjax.cli.bids_scan import read_run
 from qsmjax.cli.errors import UserError, describe
 from qsmjax.cli.outputs import Result, sidecar
-from qsmjax.cli.stages import choose_stages
+from qsmjax.cli.stages import choose_stages, made_by
 from qsmjax.io.bids import Run, find_beside
 from qsmjax.io.nifti import save_volume
 from qsmjax.io.sidecar import load_json, save_json
@@ -139,7 +139,7 @@ def _finished(target: Path, job: Job) -> str | None:
         return None
     # a default may have been another method then
     chosen = None if job.settings.methods["workdir"] else choose_stages(job.settings.arguments(job.run))["inversion"]
-    same = told.get("Settings") == _settings(job) and (chosen is None or chosen.name == told.get("Method"))
+    same = told.get("Settings") == _settings(job) and (chosen is None or made_by(chosen, told))
     return "finished before" + ("" if same else ", with other settings: --again makes it anew")
 
 

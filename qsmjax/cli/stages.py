@@ -106,6 +106,26 @@ def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
     return {slot: invert if slot == "inversion" else _stage(slot, words, None) for slot in slots}
 
 
+def with_residue_removed(stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    """Return the stages that made a map where the inversion found a residue of background: that was removed first."""
+    removal, inversion = "tfi", stages["inversion"]
+    options = {key: value for key, value in inversion.options.items() if key != "residue"}
+    followed = _stage("inversion", {"inversion.method": TRAINED_FOR[removal, inversion.name]}, None)
+    return {
+        **{slot: stage for slot, stage in stages.items() if slot != "inversion"},
+        "residue": _stage("background", {"background.method": removal}, None),
+        "inversion": dataclasses.replace(followed, options=options),
+    }
+
+
+def made_by(inversion: Stage, sidecar: Mapping[str, Any]) -> bool:
+    """Say whether the map that a sidecar tells of was made by an inversion, its other weights included."""
+    names = {inversion.name} | (
+        {TRAINED_FOR.get(("tfi", inversion.name))} if "residue" in sidecar.get("Stages", ()) else set()
+    )
+    return sidecar.get("Method") in names
+
+
 def _stage(slot: str, words: dict[str, str], workdir: str | None) -> Stage:
     given = {key.partition(".")[2]: text for key, text in words.items() if key.startswith(f"{slot}.")}
     name = given.pop("method", {"recon": "grappa"}.get(slot, "fit"))

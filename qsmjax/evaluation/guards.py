@@ -12,10 +12,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from qsmjax.evaluation import plausibility
-from qsmjax.physics.field_map import FieldMap
+from qsmjax.physics.field_map import FieldMap, spans_head
 
-LEAST_EXTENT = 80.0
-"""Shortest edge of a mask's box that is taken for a head's [mm]: phantoms and slabs are not judged."""
 SPAN = (0.024, 0.15)
 """Usual distance from a map's 5th to its 95th percentile [ppm]: 0.045 to 0.085, whose centre stands in the middle."""
 
@@ -52,9 +50,7 @@ def input_warnings(local: FieldMap, chi: ArrayLike) -> list[str]:
       local: local field; of less than a head nothing is said.
       chi: its map as the inversion gave it [ppm].
     """
-    where = np.argwhere(np.asarray(local.mask))
-    edges = (np.ptp(where, axis=0) + 1) * np.asarray(local.geometry.voxel_size) if len(where) else np.zeros(3)
-    return alarms(figures_of(local, chi)) if edges.min() >= LEAST_EXTENT else []
+    return alarms(figures_of(local, chi)) if spans_head(local) else []
 
 
 def figures_of(local: FieldMap, chi: ArrayLike) -> Figures:

@@ -3,6 +3,9 @@
     x ← x + correctionₖ(look(x)),    std = deviation(the last spread)
 
 No resampling and no turning: the network is told the grid. Only what is learned is tiled, where memory asks for it.
+
+A local field of which more is left over than its noise explains still holds background. That is taken out as it is of
+a total field, and the network that has seen such fields makes the map.
 """
 
 import dataclasses
@@ -15,26 +18,34 @@ import numpy as np
 
 from qsmjax.inference.tiles import apply_tiled
 from qsmjax.inversion.frame import MARGIN, check_field, check_finite
+from qsmjax.inversion.removal import remove_by_tfi
 from qsmjax.inversion.solution import Solution
 from qsmjax.models import unrolled
-from qsmjax.numerics.box import Box, bounding_box, enter, frame_shape, leave
+from qsmjax.numerics.box import bounding_box, enter, frame_shape, leave
 from qsmjax.numerics.kspace import crop_to, pad_to
-from qsmjax.physics.field_map import FieldMap
+from qsmjax.physics.field_map import FieldMap, spans_head
 
 HALO = 24
 """Overlap of tiles [voxels]; docs/reliability.md states the seam that it leaves."""
 
 
-def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any], card: Mapping[str, Any]) -> Callable:
+def learned_inversion(
+    network: unrolled.Correction,
+    variables: Mapping[str, Any],
+    card: Mapping[str, Any],
+    *,
+    after_removal: Callable[..., Solution] | None = None,
+) -> Callable:
     """Make the inversion of a trained correction.
 
     Args:
       network: from `models.build`.
       variables: its parameters, of each stage.
       card: of its weights; "calibration" as `models.unrolled.deviation` takes it.
+      after_removal: inverts what `remove_by_tfi` leaves of a field in which background is found; None to look for none.
 
     Returns:
-      (FieldMap, *, tile, halo) -> Solution.
+      (FieldMap, *, tile, halo) -> Solution; with `after_removal` it has an option `residue`, False to look for none.
 
     Raises:
       ValueError: if the parameters are not that network's.
@@ -54,25 +65,12 @@ def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any]
         made = apply_tiled(run, volumes, tile=tile, halo=halo, stride=network.stride)
         return jnp.moveaxis(jnp.asarray(made), -1, 0)
 
-    def learned(field_map: FieldMap, *, tile: int | None = None, halo: int = HALO) -> Solution:
-        """Correct a total-variation map by a network that sees it beside the physics (learned).
-
-        Args:
-          field_map: local field.
-          tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
-          halo: overlap of the tiles [voxels].
-
-        References:
-          Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082 (edges of the signal).
-          Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030 (learning to invert the dipole).
-          Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (the start).
-        """
-        check_field(field_map)
+    def finish(
+        begun: unrolled.Start, scan: tuple[Any, ...], field_map: FieldMap, tile: int | None, halo: int
+    ) -> Solution:
         shape, box = field_map.geometry.shape, bounding_box(field_map.mask)
         inside = jnp.asarray(field_map.mask)[box]
-        scan = _framed(field_map, box)
         numbers = unrolled.about(field_map.geometry.voxel_size, field_map.geometry.b0_dir)
-        begun = _start(*scan)
         for params in stages:
             seen = _look(begun, *scan)
             features = jnp.moveaxis(crop_to(jnp.moveaxis(seen, -1, 0), inside.shape), 0, -1)
@@ -91,11 +89,45 @@ def learned_inversion(network: unrolled.Correction, variables: Mapping[str, Any]
         check_finite(learned, solution)
         return solution
 
-    return learned
+    def learned(field_map: FieldMap, *, tile: int | None = None, halo: int = HALO) -> Solution:
+        """Correct a total-variation map by a network that sees it beside the physics (learned).
+
+        Args:
+          field_map: local field.
+          tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
+          halo: overlap of the tiles [voxels].
+
+        References:
+          Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082 (edges of the signal).
+          Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030 (learning to invert the dipole).
+          Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (the start).
+        """
+        scan = _framed(field_map)
+        return finish(_start(*scan), scan, field_map, tile, halo)
+
+    def watchful(field_map: FieldMap, *, residue: bool = True, tile: int | None = None, halo: int = HALO) -> Solution:
+        """Do as `learned` does, but where a head's field holds background, take that out and invert what is left."""
+        scan = _framed(field_map)
+        begun = _start(*scan)
+        if after_removal is None or not (residue and _holds_background(begun, scan) and spans_head(field_map)):
+            return finish(begun, scan, field_map, tile, halo)
+        local = remove_by_tfi(field_map)
+        made = after_removal(local, tile=tile, halo=halo)
+        return dataclasses.replace(made, residue=field_map.field - local.field)
+
+    return learned if after_removal is None else watchful
 
 
-def _framed(field_map: FieldMap, box: Box) -> tuple[Any, ...]:
+def _holds_background(begun: unrolled.Start, scan: tuple[Any, ...]) -> bool:
+    """Say whether the field has sources outside the mask; not where it is traced."""
+    foreign = _unexplained(begun, *scan) > unrolled.FOREIGN
+    return not isinstance(foreign, jax.core.Tracer) and bool(foreign)
+
+
+def _framed(field_map: FieldMap) -> tuple[Any, ...]:
     """Bring field, mask, geometry, noise and magnitude to the frame."""
+    check_field(field_map)
+    box = bounding_box(field_map.mask)
     shape = frame_shape(box, MARGIN)
     parts = [field_map.field, field_map.mask, field_map.noise, field_map.magnitude]
     field, mask, noise, magnitude = (enter(part, box, shape) for part in parts)
@@ -103,3 +135,4 @@ def _framed(field_map: FieldMap, box: Box) -> tuple[Any, ...]:
 
 
 _start, _look, _share = jax.jit(unrolled.start), jax.jit(unrolled.look), jax.jit(unrolled.share)
+_unexplained = jax.jit(unrolled.unexplained)

@@ -59,11 +59,12 @@ def read_network(path: str | Path) -> tuple[Path, nn.Module, dict[str, Any], dic
     return file, build(card["network"]), variables, card
 
 
-def load_network(path: str | Path) -> Network:
+def load_network(path: str | Path, *, after_removal: Callable[..., Solution] | None = None) -> Network:
     """Load a network from its weights, or from the work folder that training left.
 
     Args:
       path: a .safetensors file, or a folder that holds weights.safetensors.
+      after_removal: for a learned inversion (`inference.learned.learned_inversion`).
 
     Raises:
       FileNotFoundError: if there are no weights.
@@ -71,7 +72,8 @@ def load_network(path: str | Path) -> Network:
     """
     file, network, variables, card = read_network(path)
     if isinstance(network, Correction):
-        return Network(str(card["name"]), learned_inversion(network, variables, card), lambda _: [], card)
+        unrolled = learned_inversion(network, variables, card, after_removal=after_removal)
+        return Network(str(card["name"]), unrolled, lambda _: [], card)
     check_card(file, card)
     scaling = Scaling(**card["scaling"])
     stride = 2 ** int(getattr(network, "depth", 0))

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parents[1] / "weights"
 
 
-def learned(field_map: FieldMap, *, tile: int | None = None, halo: int = 24) -> Solution:
+def learned(field_map: FieldMap, *, residue: bool = True, tile: int | None = None, halo: int = 24) -> Solution:
     """Correct a total-variation map by a network that sees it beside the physics (learned).
 
     Args:
       field_map: local field, on any grid.
+      residue: whether to look for background that is left in the field, and go on with `tfi` and learned_total.
       tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
       halo: overlap of the tiles [voxels].
 
@@ -32,7 +33,7 @@ def learned(field_map: FieldMap, *, tile: int | None = None, halo: int = 24) -> 
       Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030 (learning to invert the dipole).
       Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (reweighting).
     """
-    return load_shipped("learned")(field_map, tile=tile, halo=halo)
+    return load_shipped("learned")(field_map, residue=residue, tile=tile, halo=halo)
 
 
 def learned_total(field_map: FieldMap, *, tile: int | None = None, halo: int = 24) -> Solution:
@@ -111,4 +112,5 @@ def shipped_network(name: str) -> "Network":
         raise ValueError(f"{FOLDER} must hold the shipped weights, got none: install qsmjax anew, or say --method tv")
     if name not in names:
         raise ValueError(f"name must be one of {', '.join(names)}, got {name!r}")
-    return load_network(FOLDER / f"{name}.safetensors")
+    after = {"after_removal": learned_total} if name == "learned" else {}
+    return load_network(FOLDER / f"{name}.safetensors", **after)

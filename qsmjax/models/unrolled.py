@@ -21,7 +21,7 @@ from qsmjax.inversion import data_terms
 from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.measured import measured
 from qsmjax.inversion.variation import minimise_variation
-from qsmjax.inversion.weighting import LEAST_NOISE, auto_weight, masked_mean
+from qsmjax.inversion.weighting import LEAST_NOISE, auto_weight, masked_mean, noise_level
 from qsmjax.models.layers import Conv3d
 from qsmjax.numerics.arrays import Mask, Vector, Volume
 from qsmjax.numerics.kspace import multiply_k
@@ -48,6 +48,9 @@ UNCALIBRATED = (0.0, 1.0)
 """Calibration that leaves the spread as it is."""
 REFINEMENTS, TRUST_REGION = 5, 0.02
 """Steps of the refinement, and how strongly it holds to where it began."""
+USUAL, RISE, LEAST_PART, FOREIGN = 0.95, 0.18, 0.03, 1.2
+"""What a start leaves of a field over its noise, where all of it comes from the mask: 0.95 part^0.18, part the noise
+over the field, 0.03 at least; from how many times as much on there must be sources elsewhere (docs/learned.md)."""
 CONE = 0.1
 """|D| below which a frequency counts as lost in the cone."""
 
@@ -182,6 +185,25 @@ def share(
     square, along, before = jnp.maximum(mean(moved, moved), 1e-30), mean(rest, moved), mean(rest, rest)
     room = level**2 + 2 * level * jnp.sqrt(before)
     return jnp.minimum((along + jnp.sqrt(along**2 + square * room)) / square, 1)
+
+
+def unexplained(
+    begun: Start, field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None
+) -> Float[Array, ""]:
+    """Return what a start leaves of the field over the noise, as a multiple of what is usual.
+
+    No source in the mask makes the field of one outside: a residue of background is left over, or makes streaks. The
+    noise is the larger of what is told and what is seen, as a noise map may be too sure. Zero of a field without noise:
+    it is no scan's, and what is left of it is the start's own doing.
+    """
+    field, trust, level = _known(field, mask, geometry, noise, magnitude)
+    seen = noise_level(field, mask, geometry, None)
+    level = jnp.maximum(level, seen)
+    rest = trust * (field - jnp.where(mask, multiply_k(begun.plain, inversion_kernel(geometry)), 0))
+    size, left = (jnp.sqrt(masked_mean(volume**2, mask)) for volume in (field, rest))
+    part = jnp.maximum(level / jnp.maximum(size, 1e-30), LEAST_PART)
+    # the least noise that is ever seen is a part of the field
+    return jnp.where(seen > 1.01 * LEAST_NOISE * size, left / (level * USUAL * part**RISE), 0)
 
 
 def corrected(features: Float[Array, "x y z f"], change: Volume) -> Start:

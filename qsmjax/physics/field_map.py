@@ -2,11 +2,15 @@
 
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from qsmjax.numerics.arrays import Mask, Volume, as_mask, as_volume, check_grid
 from qsmjax.physics.geometry import Geometry
+
+LEAST_EXTENT = 80.0
+"""Shortest edge of a mask's box that is taken for a head's [mm]."""
 
 
 @flax.struct.dataclass
@@ -71,3 +75,10 @@ def field_map(
         magnitude=magnitude,
         radians_per_ppm=radians_per_ppm,
     )
+
+
+def spans_head(field_map: FieldMap) -> bool:
+    """Say whether the mask's box has the edges of a head's: what is usual in heads is not so in phantoms and slabs."""
+    where = np.argwhere(np.asarray(field_map.mask))
+    edges = (np.ptp(where, axis=0) + 1) * np.asarray(field_map.geometry.voxel_size) if len(where) else np.zeros(3)
+    return bool(edges.min() >= LEAST_EXTENT)

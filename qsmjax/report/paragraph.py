@@ -14,6 +14,7 @@ OPENINGS = {
     "recon": "Undersampled k-space was filled by GRAPPA and its coils combined with sensitivities from ESPIRiT",
     "field": "The total field was fitted to the complex echoes after exact unwrapping",
     "background": "The background field was removed by {method}",
+    "residue": "Background that was found in the local field was removed by {method}",
     "inversion": "The local field was inverted by {method}",
 }
 

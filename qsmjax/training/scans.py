@@ -138,4 +138,4 @@ def _filtered(
 
 @partial(jax.jit, static_argnums=3)
 def _v_sharp(field, mask, where, widest):
-    return remove_v_sharp(field, mask, where, radii=tuple(np.arange(widest, 1.0, -2.0)), threshold=0.05)
+    return remove_v_sharp(field, mask, where, radii=tuple(np.arange(widest, 1.0, -2.0)), threshold=0.05, refinements=0)

@@ -91,6 +91,13 @@ def test_the_local_field_is_found(name, head):
     assert error(total.field, truth, judged) > 1.5
 
 
+def test_refinements_give_back_what_v_sharps_small_balls_take(head):
+    total, truth = head
+    plain, refined = (METHODS["vsharp"](total, refinements=n, **OPTIONS["vsharp"]) for n in (0, 2))
+    np.testing.assert_array_equal(plain.mask, refined.mask)
+    assert error(refined.field, truth, plain.mask) < 0.85 * error(plain.field, truth, plain.mask)
+
+
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "tfi"])
 def test_it_is_linear_and_does_not_see_what_lies_outside_the_mask(name, head):
     total, _ = head
