@@ -38,13 +38,13 @@ SERIES = 8
 """Terms of the sine's series."""
 
 
-def linear(field: Volume, weights: Volume, penalty: float = DATA_PENALTY) -> DataTerm:
+def linear(field: Volume, weights: Volume, penalty: ArrayLike = DATA_PENALTY) -> DataTerm:
     """Pull towards the field as least squares do."""
     pull = weights**2 / (weights**2 + penalty)
     return lambda made: made + pull * (field - made)
 
 
-def nonlinear(field: Volume, weights: Volume, radians: ArrayLike, penalty: float = DATA_PENALTY) -> DataTerm:
+def nonlinear(field: Volume, weights: Volume, radians: ArrayLike, penalty: ArrayLike = DATA_PENALTY) -> DataTerm:
     """Pull towards the field as least squares of the complex signal do.
 
     The voxel's equation d - d_s + c sin d = 0 is descended by quadratics that lie above 1 - cos: their curvature is

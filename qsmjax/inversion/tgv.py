@@ -166,12 +166,12 @@ def generalised_variation_step(
     weight: ArrayLike,
     smoothness: ArrayLike,
     *,
-    data_penalty: float = DATA_PENALTY,
-    support_penalty: float = SUPPORT_PENALTY,
+    data_penalty: ArrayLike = DATA_PENALTY,
+    support_penalty: ArrayLike = SUPPORT_PENALTY,
 ) -> Callable[[State, DataTerm], State]:
     """Return one iteration, (state, data term) -> state; `clip` is the step in ∇chi."""
     shape, size = geometry.shape, geometry.voxel_size
-    slope_penalty = jnp.asarray(weight, jnp.float32) / clip
+    slope_penalty, data_penalty = jnp.asarray(weight, jnp.float32) / clip, jnp.asarray(data_penalty, jnp.float32)
     curve_penalty = slope_penalty * smoothness
     dipole = inversion_kernel(geometry)
     symbols = gradient_symbols(geometry)

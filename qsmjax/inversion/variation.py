@@ -78,7 +78,7 @@ def minimise_variation(
     max_iterations: int,
     tolerance: ArrayLike | None,
     report: Report | None = None,
-    data_penalty: float = DATA_PENALTY,
+    data_penalty: ArrayLike = DATA_PENALTY,
     edges: Edges = EVERYWHERE,
     dipole: Kernel | None = None,
     start: Splits | None = None,
@@ -119,8 +119,8 @@ def variation_step(
     clip: Float[Array, ""],
     weight: ArrayLike,
     *,
-    data_penalty: float = DATA_PENALTY,
-    support_penalty: float = SUPPORT_PENALTY,
+    data_penalty: ArrayLike = DATA_PENALTY,
+    support_penalty: ArrayLike = SUPPORT_PENALTY,
     edges: Edges = EVERYWHERE,
     dipole: Kernel | None = None,
 ) -> Callable[[Splits, DataTerm], Splits]:
@@ -128,7 +128,7 @@ def variation_step(
     shape, size = geometry.shape, geometry.voxel_size
     if dipole is None:
         dipole = inversion_kernel(geometry)
-    penalty = jnp.asarray(weight, jnp.float32) / clip
+    penalty, data_penalty = jnp.asarray(weight, jnp.float32) / clip, jnp.asarray(data_penalty, jnp.float32)
     clips = tuple(clip * edge for edge in edges)
     inverse = 1 / (data_penalty * dipole**2 + penalty * laplacian_k(shape, size) + support_penalty)
 
