@@ -132,8 +132,9 @@ def one_scan(labels: Path, number: int, turn: int) -> Iterator[dict]:
 
 def record(case: str, what: str, field: FieldMap, method: str) -> dict:
     """Invert a field and take down what the guards look at."""
-    chi = np.asarray(INVERSIONS[method](field).chi)
-    return {"case": case, "what": what, "figures": dataclasses.asdict(figures_of(field, chi))}
+    made = INVERSIONS[method](field)
+    # as the command line judges what was inverted
+    return {"case": case, "what": what, "figures": dataclasses.asdict(figures_of(made.local or field, made.chi))}
 
 
 def without_smooth(field: FieldMap, width: float) -> np.ndarray:

@@ -109,7 +109,7 @@ def on_head(title: str, scan: FieldMap, head) -> None:
         told = []
         for way in (local, blind):
             as_is, removed = learned(way, residue=False), learned(way)
-            told.append(f"{held(as_is.chi)} -> {'as it is' if removed.residue is None else held(removed.chi)}")
+            told.append(f"{held(as_is.chi)} -> {'as it is' if removed.local is None else held(removed.chi)}")
         print(
             f"  {name:16} field {float(nrmse(local.field, true, inside)):4.1f} %, {multiples}; map {told[0]}, without "
             f"noise map {told[1]}, QSMnet {held(qsmnet(local).chi)}",

@@ -126,8 +126,9 @@ def in_world_axes(method: Background | Inversion, given: FieldMap, affine: Array
     made, back = method(axes.turn_field(given), **options), axes.inverse
     if isinstance(made, FieldMap):
         return back.turn_field(made)
-    std, residue = (None if volume is None else back.turn(volume) for volume in (made.std, made.residue))
-    return dataclasses.replace(made, chi=back.turn(made.chi), std=std, residue=residue)
+    std = None if made.std is None else back.turn(made.std)
+    local = None if made.local is None else back.turn_field(made.local)
+    return dataclasses.replace(made, chi=back.turn(made.chi), std=std, local=local)
 
 
 def local_field_to_chi(

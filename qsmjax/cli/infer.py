@@ -14,7 +14,6 @@ one, a JSON sidecar and a picture of three planes.
 
 import argparse
 import contextlib
-import dataclasses
 import sys
 import time
 from collections.abc import Mapping
@@ -35,7 +34,6 @@ from qsmjax.evaluation.guards import input_warnings
 from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import SUFFIXES, load_volume
-from qsmjax.numerics.arrays import Volume
 from qsmjax.phase.scaling import PhaseUnits
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import in_world_axes, local_field_to_chi
@@ -192,28 +190,23 @@ def to_map(args: argparse.Namespace, stages: Mapping[str, Stage], scan: Scan, lo
     with iterations(invert.run, invert.options, quiet=args.quiet) as reporting:
         how = {"region": region, "affine": scan.volume.affine, **invert.options, **reporting}
         solution, mapped = local_field_to_chi(local, invert.run, **how)
-    if solution.residue is not None:
-        stages, local, note = _less_residue(stages, local, solution.residue)
-        described = [*described, note]
-        if not args.quiet:
-            print(f"note: {note}")
+    found = []
+    if solution.local is not None:
+        found = [_found(local, solution.local)]
+        stages, local = with_residue_removed(stages), solution.local
     # the map as the inversion gave it: what is taken for zero changes nothing of it
-    unlikely = tuple(input_warnings(local, solution.chi))
+    unlikely = (*found, *input_warnings(local, solution.chi))
     return Result(scan, stages, local, solution, mapped, (*scan.notes, *described), labels, unlikely)
 
 
-def _less_residue(
-    stages: Mapping[str, Stage], local: FieldMap, residue: Volume
-) -> tuple[Mapping[str, Stage], FieldMap, str]:
-    """Return the stages that were gone through, the field that was inverted, and what a user should know of it."""
-    left = dataclasses.replace(local, field=local.field - residue)
-    mask = np.asarray(local.mask)
-    part = float(np.asarray(residue)[mask].std() / np.asarray(left.field)[mask].std())
-    note = (
-        f"the field holds background, {part:.0%} of the tissue's own: taken out by tfi, and mapped by the weights for "
-        "that (--set residue=false leaves it in)"
+def _found(given: FieldMap, inverted: FieldMap) -> str:
+    """Say what was taken out of a local field."""
+    mask = np.asarray(given.mask)
+    part = float(np.asarray(given.field - inverted.field)[mask].std() / np.asarray(inverted.field)[mask].std())
+    return (
+        f"background field was left in the local field, {part:.0%} of the tissue's own, and has been taken out by tfi "
+        "(--set residue=false keeps it): look at B0's direction and the voxel size too, which if wrong look alike"
     )
-    return with_residue_removed(stages), left, note
 
 
 def to_local_field(args: argparse.Namespace, stages: Mapping[str, Stage]) -> tuple[Scan, FieldMap]:

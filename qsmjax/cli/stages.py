@@ -94,6 +94,8 @@ def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
     both = (words.get("background.method", ""), words.get("inversion.method", ""))
     if "background" in slots and both in TRAINED_FOR:
         words["inversion.method"] = TRAINED_FOR[both]
+        # of a total field all background is taken out
+        words.pop("inversion.residue", None)
     invert = _stage("inversion", words, args.workdir)
     if taken(invert.run) == "totalfield":
         if args.input == "localfield":

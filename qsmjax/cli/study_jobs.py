@@ -87,7 +87,8 @@ def resolve_method(spec: str, settings: Sequence[str]) -> Method:
     if where in INVERSIONS or not Path(where).exists():
         invert = choose(where, INVERSIONS, what="--methods (a name, or LABEL=PATH of a network)")
         # maps of a release's network are not taken for those of the next one's
-        origin = file_hash(FOLDER / f"{where}.safetensors") if where in NETWORKS else where
+        files = [where, *(["learned_total"] if where == "learned" else [])] if where in NETWORKS else []
+        origin = " ".join(file_hash(FOLDER / f"{name}.safetensors") for name in files) or where
     else:
         from qsmjax.inference.network import WEIGHTS, load_network  # not paid for where no network is asked for
 

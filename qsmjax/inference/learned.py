@@ -42,7 +42,8 @@ def learned_inversion(
       network: from `models.build`.
       variables: its parameters, of each stage.
       card: of its weights; "calibration" as `models.unrolled.deviation` takes it.
-      after_removal: inverts what `remove_by_tfi` leaves of a field in which background is found; None to look for none.
+      after_removal: inverts what `remove_by_tfi`, which is not tiled, leaves of a field in which background is found;
+        None to look for none.
 
     Returns:
       (FieldMap, *, tile, halo) -> Solution; with `after_removal` it has an option `residue`, False to look for none.
@@ -105,17 +106,21 @@ def learned_inversion(
         scan = _framed(field_map)
         return finish(_start(*scan), scan, field_map, tile, halo)
 
+    if after_removal is None:
+        return learned
+    invert_rest: Callable[..., Solution] = after_removal
+
     def watchful(field_map: FieldMap, *, residue: bool = True, tile: int | None = None, halo: int = HALO) -> Solution:
         """Do as `learned` does, but where a head's field holds background, take that out and invert what is left."""
         scan = _framed(field_map)
         begun = _start(*scan)
-        if after_removal is None or not (residue and _holds_background(begun, scan) and spans_head(field_map)):
+        if not (residue and _holds_background(begun, scan) and spans_head(field_map)):
             return finish(begun, scan, field_map, tile, halo)
+        del begun, scan
         local = remove_by_tfi(field_map)
-        made = after_removal(local, tile=tile, halo=halo)
-        return dataclasses.replace(made, residue=field_map.field - local.field)
+        return dataclasses.replace(invert_rest(local, tile=tile, halo=halo), local=local)
 
-    return learned if after_removal is None else watchful
+    return watchful
 
 
 def _holds_background(begun: unrolled.Start, scan: tuple[Any, ...]) -> bool:

@@ -56,6 +56,9 @@ DATA_PENALTY, SUPPORT_PENALTY = 0.15, 0.2
 """Penalty of the data split over the noise's part of the local field, and of the support's over that of the data. Where
 they are high, what chi and the sources outside share moves by little in an iteration (docs/background.md)."""
 
+LEAST_PENALTY = 1e-4
+"""Where there is no noise, or no field."""
+
 
 class Begun(NamedTuple):
     """A total field whose sources are roughly known.
@@ -265,7 +268,7 @@ def begin(
     level = noise_level(local, mask, geometry, noise)
     trust = jnp.where(trusted, data_weights(mask, noise, magnitude), 0)
     trust = trust / jnp.sqrt(1 + trust**2 * missed / jnp.maximum(level, 1e-12) ** 2)
-    penalty = DATA_PENALTY * level / gradient_step(local, mask)
+    penalty = jnp.maximum(DATA_PENALTY * level / gradient_step(local, mask), LEAST_PENALTY)
     return Begun(field, jnp.where(mask, sources, 0), outside, local, level, trust, missed, kernel, penalty)
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from qsmjax.numerics.arrays import Volume
+from qsmjax.physics.field_map import FieldMap
 
 
 def _zero() -> Int[Array, ""]:
@@ -31,8 +32,7 @@ class Solution:
       converged: whether the residual came down to the tolerance (a fixed count of iterations has none to miss).
       weight: regularisation weight that was used, where the method has one: the number that stands for "auto".
       condition: condition number of the orientations, where there are several.
-      residue: background that was still in the local field and was taken out of it first [ppm]; None where none was
-        found, or looked for.
+      local: the field that was inverted, where background was found in the one that was given and was taken out.
     """
 
     chi: Volume
@@ -42,4 +42,4 @@ class Solution:
     converged: Bool[Array, "..."] = flax.struct.field(default_factory=_true)
     weight: Float[Array, "..."] | None = None
     condition: Float[Array, "..."] | None = None
-    residue: Volume | None = None
+    local: FieldMap | None = None

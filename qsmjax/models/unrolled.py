@@ -193,8 +193,8 @@ def unexplained(
     """Return what a start leaves of the field over the noise, as a multiple of what is usual.
 
     No source in the mask makes the field of one outside: a residue of background is left over, or makes streaks. The
-    noise is the larger of what is told and what is seen, as a noise map may be too sure. Zero of a field without noise:
-    it is no scan's, and what is left of it is the start's own doing.
+    noise is the larger of what is told and what is seen, as a noise map may be too sure. Zero where next to no noise is
+    seen: such a field is no scan's, and what is left of it is the start's own doing; or it is a total one.
     """
     field, trust, level = _known(field, mask, geometry, noise, magnitude)
     seen = noise_level(field, mask, geometry, None)

@@ -113,6 +113,7 @@ def run_method(place: Path, scan: HeadScan, method: Method) -> None:
         "Iterations": int(np.max(solution.iterations)),
         "Converged": bool(np.all(solution.converged)),
         "Weight": None if solution.weight is None else float(solution.weight),
+        "BackgroundFound": solution.local is not None,
     }
     save_json(place / f"{method.label}.json", described | _judged(place, scan, chi))
 

@@ -10,7 +10,7 @@ import pytest
 from qsmjax.cli import infer
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.progress import iterations
-from qsmjax.cli.stages import choose_stages
+from qsmjax.cli.stages import choose_stages, made_by, with_residue_removed
 from qsmjax.inversion import nltv
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import field_map
@@ -61,6 +61,26 @@ def test_another_method_leaves_the_presets_options_behind(words, background, inv
 )
 def test_the_learned_inversion_has_weights_for_what_the_default_removal_leaves(words, inversion):
     assert stages(*words)["inversion"].name == inversion
+
+
+def test_what_a_residue_was_taken_out_by_stands_between_and_options_stay():
+    words = ("--input", "totalfield", "--set", "background.method=vsharp", "--set", "tile=48", "--set", "residue=true")
+    chosen = with_residue_removed(stages(*words))
+    assert [(slot, stage.name) for slot, stage in chosen.items()] == [
+        ("background", "vsharp"),
+        ("residue", "tfi"),
+        ("inversion", "learned_total"),
+    ]
+    assert chosen["inversion"].options == {"tile": 48}
+    told = {"Method": "learned_total", "Stages": dict.fromkeys(chosen)}
+    learned = stages(*words)["inversion"]
+    assert made_by(learned, told) and made_by(learned, {"Method": "learned"})
+    assert not made_by(learned, {"Method": "learned_total", "Stages": {}}) and not made_by(learned, {"Method": "tv"})
+
+
+def test_whether_to_look_for_a_residue_is_no_question_of_a_total_field():
+    assert stages("--input", "totalfield", "--set", "residue=false")["inversion"].options == {}
+    assert stages("--set", "residue=false")["inversion"].options == {"residue": False}
 
 
 def test_k_space_goes_through_every_stage_and_fields_through_none_before_theirs():
