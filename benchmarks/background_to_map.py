@@ -7,7 +7,7 @@ The heads are those of `benchmarks/heads.py` with the field of air, bone and nec
 NRMSE and xSIM of the local field beside the true one with the same noise, on its own mask, on `joint`'s, and in the 85
 and 90 % of the brain whose noise it says is least; there `tfi`'s error by depth from the rim, too. Then NRMSE and xSIM
 of the maps, on the removal's own mask and on `joint`'s, beside those from the true local field, and how many voxels lie
-within the deviation that a map tells.
+within the deviation that a map tells; `learned` looks for what the removal left.
 """
 
 import argparse
