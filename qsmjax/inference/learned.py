@@ -56,16 +56,6 @@ def learned_inversion(
     for params in stages:
         unrolled.check_params(network, params)
 
-    def apply(params, features, numbers, tile, halo):
-        corrected = lambda maps: jnp.stack(unrolled.correct(network, params, maps, numbers))
-        x, y, z = features.shape[:3]
-        if tile is None:
-            return corrected(jnp.pad(features, [*[(0, -n % network.stride) for n in (x, y, z)], (0, 0)]))[:, :x, :y, :z]
-        volumes = tuple(np.moveaxis(np.asarray(features), -1, 0))
-        run = lambda *parts: jnp.moveaxis(corrected(jnp.stack(parts, -1)), 0, -1)
-        made = apply_tiled(run, volumes, tile=tile, halo=halo, stride=network.stride)
-        return jnp.moveaxis(jnp.asarray(made), -1, 0)
-
     def finish(
         begun: unrolled.Start, scan: tuple[Any, ...], field_map: FieldMap, tile: int | None, halo: int
     ) -> Solution:
@@ -75,7 +65,7 @@ def learned_inversion(
         for params in stages:
             seen = _look(begun, *scan)
             features = jnp.moveaxis(crop_to(jnp.moveaxis(seen, -1, 0), inside.shape), 0, -1)
-            change, spread = apply(params, features, numbers, tile, halo)
+            change, spread = _apply(network, params, features, numbers, tile, halo)
             allowed = _share(begun, pad_to(jnp.where(inside, change, 0), seen.shape[:3]), *scan)
             withheld, change = (1 - allowed) * change, allowed * change
             maps = unrolled.corrected(features, change)
@@ -106,12 +96,14 @@ def learned_inversion(
         scan = _framed(field_map)
         return finish(_start(*scan), scan, field_map, tile, halo)
 
-    if after_removal is None:
-        return learned
-    invert_rest: Callable[..., Solution] = after_removal
+    return learned if after_removal is None else _watchful(finish, after_removal)
 
-    def watchful(field_map: FieldMap, *, residue: bool = True, tile: int | None = None, halo: int = HALO) -> Solution:
-        """Do as `learned` does, but where a head's field holds background, take that out and invert what is left."""
+
+def _watchful(finish: Callable[..., Solution], invert_rest: Callable[..., Solution]) -> Callable:
+    """Make the inversion that looks for background first, and has the rest inverted where it finds any."""
+
+    def learned(field_map: FieldMap, *, residue: bool = True, tile: int | None = None, halo: int = HALO) -> Solution:
+        """Do as a learned inversion does, but take background out of a head's field that holds any."""
         scan = _framed(field_map)
         begun = _start(*scan)
         if not (residue and _holds_background(begun, scan) and spans_head(field_map)):
@@ -120,7 +112,21 @@ def learned_inversion(
         local = remove_by_tfi(field_map)
         return dataclasses.replace(invert_rest(local, tile=tile, halo=halo), local=local)
 
-    return watchful
+    return learned
+
+
+def _apply(
+    network: unrolled.Correction, params: Any, features: jax.Array, numbers: jax.Array, tile: int | None, halo: int
+) -> jax.Array:
+    """Apply a correction in the box, whole or in tiles: change and spread."""
+    corrected = lambda maps: jnp.stack(unrolled.correct(network, params, maps, numbers))
+    x, y, z = features.shape[:3]
+    if tile is None:
+        return corrected(jnp.pad(features, [*[(0, -n % network.stride) for n in (x, y, z)], (0, 0)]))[:, :x, :y, :z]
+    volumes = tuple(np.moveaxis(np.asarray(features), -1, 0))
+    run = lambda *parts: jnp.moveaxis(corrected(jnp.stack(parts, -1)), 0, -1)
+    made = apply_tiled(run, volumes, tile=tile, halo=halo, stride=network.stride)
+    return jnp.moveaxis(jnp.asarray(made), -1, 0)
 
 
 def _holds_background(begun: unrolled.Start, scan: tuple[Any, ...]) -> bool:
