@@ -15,7 +15,7 @@ from pathlib import Path
 from qsmjax.cli.errors import UserError
 from qsmjax.inference.network import read_network
 from qsmjax.inference.shipped import FOLDER
-from qsmjax.models.unrolled import Correction
+from qsmjax.models.correction import Correction
 
 SHIPPED = ("learned", "learned_total")
 """Networks that are shipped and can be exported."""

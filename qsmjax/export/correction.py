@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from qsmjax.export.graph import BOOL, FLOAT, Graph, Value
-from qsmjax.models.unrolled import FEATURES, OFFSET, SIZES, UNIT, Correction, check_params
+from qsmjax.models.correction import SIZES, Correction, check_params
+from qsmjax.models.unrolled import FEATURES, OFFSET, UNIT
 
 EPSILON = 1e-6
 """In the normalisation, as Flax has it."""
@@ -70,7 +71,7 @@ def correction(
 
 
 def _levelled(graph: Graph, features: Value) -> Value:
-    """Bring what was looked at to the same size: `models.unrolled.levelled`."""
+    """Bring what was looked at to the same size: `models.correction.levelled`."""
     last = graph.cut(features, [FEATURES - 1], [FEATURES], [1])
     inside = graph.cast(graph.node("Greater", last, 0.0, kind=BOOL), FLOAT)
     others = graph.cut(features, [0], [FEATURES - 1], [1])

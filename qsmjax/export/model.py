@@ -17,7 +17,7 @@ from qsmjax.export.graph import BOOL, FLOAT, INT, Graph, Value
 from qsmjax.export.physics import look, scan, share, start
 from qsmjax.inversion.frame import MARGIN
 from qsmjax.io.aside import write_aside
-from qsmjax.models.unrolled import UNCALIBRATED, Correction
+from qsmjax.models.correction import UNCALIBRATED, Correction
 from qsmjax.numerics.kspace import fast_size
 
 LARGEST = 2048
@@ -36,7 +36,7 @@ def learned_model(network: Correction, variables: Mapping[str, Any], card: Mappi
     Args:
       network: from `models.build`.
       variables: parameters of each stage, in the order of their names.
-      card: of its weights; "calibration" as `models.unrolled.deviation` takes it.
+      card: of its weights; "calibration" as `models.correction.deviation` takes it.
 
     Returns:
       The ONNX model: field, mask, noise, magnitude (x, y, z), voxel_size, b0_dir (3) -> chi, std, start (x, y, z).

@@ -21,6 +21,7 @@ from qsmjax.inversion.frame import MARGIN, check_field, check_finite
 from qsmjax.inversion.removal import remove_by_tfi
 from qsmjax.inversion.solution import Solution
 from qsmjax.models import unrolled
+from qsmjax.models.correction import UNCALIBRATED, Correction, check_params, correct, deviation
 from qsmjax.numerics.box import bounding_box, enter, frame_shape, leave
 from qsmjax.numerics.kspace import crop_to, pad_to
 from qsmjax.physics.field_map import FieldMap, spans_head
@@ -30,7 +31,7 @@ HALO = 24
 
 
 def learned_inversion(
-    network: unrolled.Correction,
+    network: Correction,
     variables: Mapping[str, Any],
     card: Mapping[str, Any],
     *,
@@ -41,7 +42,7 @@ def learned_inversion(
     Args:
       network: from `models.build`.
       variables: its parameters, of each stage.
-      card: of its weights; "calibration" as `models.unrolled.deviation` takes it.
+      card: of its weights; "calibration" as `models.correction.deviation` takes it.
       after_removal: inverts what `remove_by_tfi`, which is not tiled, leaves of a field in which background is found;
         None to look for none.
 
@@ -51,10 +52,10 @@ def learned_inversion(
     Raises:
       ValueError: if the parameters are not that network's.
     """
-    calibration = jnp.asarray(card.get("calibration", unrolled.UNCALIBRATED), jnp.float32)
+    calibration = jnp.asarray(card.get("calibration", UNCALIBRATED), jnp.float32)
     stages = [jax.tree.map(jnp.asarray, variables[name]) for name in sorted(variables)]
     for params in stages:
-        unrolled.check_params(network, params)
+        check_params(network, params)
 
     def finish(
         begun: unrolled.Start, scan: tuple[Any, ...], field_map: FieldMap, tile: int | None, halo: int
@@ -70,7 +71,7 @@ def learned_inversion(
             withheld, change = (1 - allowed) * change, allowed * change
             maps = unrolled.corrected(features, change)
             begun = unrolled.Start(*[pad_to(jnp.where(inside, part, 0), seen.shape[:3]) for part in maps])
-        std = jnp.hypot(unrolled.deviation(spread, calibration), withheld)
+        std = jnp.hypot(deviation(spread, calibration), withheld)
         std = pad_to(jnp.where(inside, std, 0), seen.shape[:3])
         solution = Solution(
             chi=leave(begun.sharp, box, shape),
@@ -116,10 +117,10 @@ def _watchful(finish: Callable[..., Solution], invert_rest: Callable[..., Soluti
 
 
 def _apply(
-    network: unrolled.Correction, params: Any, features: jax.Array, numbers: jax.Array, tile: int | None, halo: int
+    network: Correction, params: Any, features: jax.Array, numbers: jax.Array, tile: int | None, halo: int
 ) -> jax.Array:
     """Apply a correction in the box, whole or in tiles: change and spread."""
-    corrected = lambda maps: jnp.stack(unrolled.correct(network, params, maps, numbers))
+    corrected = lambda maps: jnp.stack(correct(network, params, maps, numbers))
     x, y, z = features.shape[:3]
     if tile is None:
         return corrected(jnp.pad(features, [*[(0, -n % network.stride) for n in (x, y, z)], (0, 0)]))[:, :x, :y, :z]

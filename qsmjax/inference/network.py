@@ -22,8 +22,8 @@ from qsmjax.inference.tiles import apply_tiled
 from qsmjax.inversion.solution import Solution
 from qsmjax.io.weights import load_weights
 from qsmjax.models.build import build
+from qsmjax.models.correction import Correction
 from qsmjax.models.scaling import Scaling, predict
-from qsmjax.models.unrolled import Correction
 from qsmjax.numerics.box import bounding_box
 from qsmjax.physics.field_map import FieldMap
 

@@ -7,8 +7,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from qsmjax.models.correction import Correction
 from qsmjax.models.qsmnet import ACTIVATIONS, QSMnet
-from qsmjax.models.unrolled import Correction
 
 NETWORKS: dict[str, type[nn.Module]] = {"qsmnet": QSMnet, "correction": Correction}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.optimize
 
 from qsmjax.models import unrolled
+from qsmjax.models.correction import UNCALIBRATED, Correction, correct
 from qsmjax.training.scans import rounded
 from qsmjax.training.sight import Seen
 
@@ -17,7 +18,7 @@ WITHIN = ((1.0, 0.6827), (1.96, 0.95))
 """Part of the voxels whose error must lie within so many standard deviations."""
 
 
-def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], seed: int) -> list[float]:
+def calibrate(network: Correction, params: Any, scans: Sequence[Seen], seed: int) -> list[float]:
     """Fit the predicted deviation, over whole scans, to what 68 % and 95 % of the errors stay below.
 
     A regression to those quantiles of the errors' logarithm, which is linear in the predicted spread: a few outliers do
@@ -31,7 +32,7 @@ def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], 
         x, y, z = seen.mask.shape
         features = jnp.pad(seen.features.astype(np.float32), [*[(0, rounded(n) - n) for n in (x, y, z)], (0, 0)])
         numbers = unrolled.about(jnp.asarray(seen.voxel_size), jnp.asarray(seen.b0_dir))
-        change, spread = unrolled.correct(network, params, features, numbers)
+        change, spread = correct(network, params, features, numbers)
         sharp = unrolled.corrected(features, change).sharp
         error = (np.asarray(sharp)[:x, :y, :z] - seen.chi)[seen.mask]
         spots = rng.choice(error.size, SPOTS)
@@ -43,7 +44,7 @@ def calibrate(network: unrolled.Correction, params: Any, scans: Sequence[Seen], 
         off = wanted - calibration[0] - calibration[1] * known
         return sum(np.mean(np.maximum(part * (off - np.log(z)), (part - 1) * (off - np.log(z)))) for z, part in WITHIN)
 
-    found = np.asarray(unrolled.UNCALIBRATED)
+    found = np.asarray(UNCALIBRATED)
     for _ in range(3):
         found = scipy.optimize.minimize(pinball, found, method="Nelder-Mead").x
     return [float(factor) for factor in found]

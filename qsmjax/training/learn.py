@@ -27,6 +27,7 @@ from qsmjax.io.nifti import SUFFIXES
 from qsmjax.io.weights import load_weights, save_weights
 from qsmjax.models import unrolled
 from qsmjax.models.build import build
+from qsmjax.models.correction import Correction, check_params
 from qsmjax.training import correction, record
 from qsmjax.training.bank import SOURCES, make_bank
 from qsmjax.training.calibration import WITHIN, calibrate
@@ -103,9 +104,9 @@ def learn(
         tell=lambda left: None if left % TOLD else say(f"{left} subjects left"),
     )
     network = build(config.model())
-    assert isinstance(network, unrolled.Correction)
+    assert isinstance(network, Correction)
     for params in (begun or {}).values():
-        unrolled.check_params(network, params)
+        check_params(network, params)
     run = Run(workdir, config, network, f"{config.subjects} subjects of {labels.name}", say, devices, begun or {})
     scans: dict[str, Seen] = {}
     stages: list[Any] = []
@@ -129,7 +130,7 @@ class Run(NamedTuple):
 
     workdir: Path
     config: TrainConfig
-    network: unrolled.Correction
+    network: Correction
     data: str
     say: Callable[[str], None]
     devices: int | None
@@ -151,10 +152,10 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
     config, network, folder = run.config, run.network, run.workdir / f"stage_{len(before)}"
     count = max(config.subjects // HELD_OUT, FEWEST) if config.subjects > FEWEST + 1 else 0
     held = {f"{n:04d}" for n in range(config.subjects - count, config.subjects)}
-    own = [seen for name, seen in scans.items() if name[:4] not in held]
-    judged = [seen for name, seen in scans.items() if name[:4] in held] or own
+    own = kinds_of({name: seen for name, seen in scans.items() if name[:4] not in held})
+    judged = kinds_of({name: seen for name, seen in scans.items() if name[:4] in held}) or own
     # what users scan: a box's errors are others than a head's
-    heads = [seen for name, seen in scans.items() if name[:4] in held and is_whole(name)] or judged
+    heads = judged[0]
     config = dataclasses.replace(config, seed=config.seed + 1000 * len(before))
     optimiser = correction.make_optimiser(config.steps, config.learning_rate)
     step = compile_step(
@@ -201,14 +202,30 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
     return progress.ema, int(progress.step)
 
 
-def draw(config: TrainConfig, step: int, scans: list[Seen], count: int) -> Batch:
-    """Cut a batch of patches: the same for the same seed and step."""
+def kinds_of(scans: dict[str, Seen]) -> list[list[Seen]]:
+    """Part scans by name into those of whole heads and those of boxes, the heads first; no empty part."""
+    kinds: dict[bool, list[Seen]] = {True: [], False: []}
+    for name, seen in scans.items():
+        kinds[is_whole(name)].append(seen)
+    return [part for part in kinds.values() if part]
+
+
+def draw(config: TrainConfig, step: int, kinds: list[list[Seen]], count: int) -> Batch:
+    """Cut a batch of patches, of heads as often as of boxes: the same for the same seed and step.
+
+    There are more boxes, but a head has more that is its own to cut, and users scan heads.
+    """
     rng = np.random.default_rng((config.seed, step))
-    patches = [correction.cut(rng, scans[rng.integers(len(scans))], config.patch[0]) for _ in range(count)]
+
+    def cut() -> Batch:
+        scans = kinds[rng.integers(len(kinds))]
+        return correction.cut(rng, scans[rng.integers(len(scans))], config.patch[0])
+
+    patches = [cut() for _ in range(count)]
     return {name: np.stack([patch[name] for patch in patches]) for name in patches[0]}
 
 
-def draw_params(network: unrolled.Correction, seed: int) -> Any:
+def draw_params(network: Correction, seed: int) -> Any:
     """Draw the weights of a run's beginning."""
     edge = 2 * network.stride
     box, numbers = jnp.zeros((1, edge, edge, edge, unrolled.FEATURES)), jnp.zeros((1, unrolled.ABOUT))
@@ -239,12 +256,12 @@ def take_step(
     return Progress(progress.step + 1, params, ema, state), terms
 
 
-def judge(network: nn.Module, params: Any, config: TrainConfig, scans: list[Seen]) -> record.Row:
+def judge(network: nn.Module, params: Any, config: TrainConfig, kinds: list[list[Seen]]) -> record.Row:
     """Look at subjects that were not trained on: errors over the start's, and what the predicted std is short of."""
     look = _looking(network)
     rows, offs = [], []
     for number in range(JUDGED):
-        batch = draw(dataclasses.replace(config, seed=config.seed + 1), number, scans, 1)
+        batch = draw(dataclasses.replace(config, seed=config.seed + 1), number, kinds, 1)
         terms, off = jax.device_get(look(params, batch))
         rows.append(terms)
         offs.append(np.abs(off[batch["mask"]]))

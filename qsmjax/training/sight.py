@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from qsmjax.inversion.frame import MARGIN
 from qsmjax.io.aside import write_aside
 from qsmjax.models import unrolled
+from qsmjax.models.correction import Correction, correct
 from qsmjax.numerics.box import bounding_box, frame_shape
 from qsmjax.numerics.kspace import pad_to
 from qsmjax.physics.dipole import forward_field
@@ -79,12 +80,12 @@ def see(example: Example, begin: Callable[..., unrolled.Start] | None = None) ->
 _start, _look = jax.jit(unrolled.start), jax.jit(unrolled.look)
 
 
-def see_next(example: Example, seen: Seen, network: unrolled.Correction, params: Any) -> Seen:
+def see_next(example: Example, seen: Seen, network: Correction, params: Any) -> Seen:
     """Let the physics look at the map that a stage makes of what it saw."""
     x, y, z = seen.mask.shape
     features = jnp.pad(seen.features.astype(np.float32), [*[(0, rounded(n) - n) for n in (x, y, z)], (0, 0)])
     numbers = unrolled.about(jnp.asarray(seen.voxel_size), jnp.asarray(seen.b0_dir))
-    change, _ = unrolled.correct(network, params, features, numbers)
+    change, _ = correct(network, params, features, numbers)
     begun = unrolled.corrected(features, change)
     inside = lambda part: np.where(seen.mask, np.asarray(part)[:x, :y, :z], 0)
     maps = [inside(part) for part in begun]
@@ -95,7 +96,7 @@ def see_bank(
     bank: Path,
     folder: Path,
     before: dict[str, Seen],
-    network: unrolled.Correction,
+    network: Correction,
     params: Any,
     *,
     scans: int = 1,
@@ -129,7 +130,7 @@ def see_bank(
 
 
 def see_scan(
-    bank: Path, folder: Path, name: str, before: Seen | None, network: unrolled.Correction, params: Any, *, seed: int
+    bank: Path, folder: Path, name: str, before: Seen | None, network: Correction, params: Any, *, seed: int
 ) -> Seen:
     """See one scan, by its source's name and its number, or read what is kept of it."""
     kept = folder / f"{name}.npz"
@@ -155,7 +156,7 @@ def take_scan(bank: Path, name: str, seed: int) -> Example:
     return draw_scan(rng, load_source(bank / f"{source}.npz"))
 
 
-def begin_seeing(folder: Path, network: unrolled.Correction, params: Any) -> None:
+def begin_seeing(folder: Path, network: Correction, params: Any) -> None:
     """Make the folder; empty it if its probe is not what would be seen today, and keep today's."""
     folder.mkdir(parents=True, exist_ok=True)
     probe = _probe()

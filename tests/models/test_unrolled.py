@@ -1,4 +1,4 @@
-"""What the learned inversion begins with, what it looks at, and that an untrained one changes nothing."""
+"""What the learned inversion begins with and what it looks at."""
 
 import jax
 import jax.numpy as jnp
@@ -69,20 +69,3 @@ def test_geometry_in_numbers_follows_the_axes():
     assert numbers.shape == (unrolled.ABOUT,)
     np.testing.assert_array_equal(numbers, unrolled.about(size, -b0_dir), "B0 has no sign")
     assert not np.allclose(numbers, unrolled.about(size, jnp.asarray([0.0, -0.6, 0.8])))
-
-
-def test_an_untrained_correction_changes_nothing():
-    network = unrolled.Correction(width=(8, 8))
-    features = jnp.asarray(RNG.normal(size=(2, 8, 8, 8, unrolled.FEATURES)), jnp.float32)
-    numbers = jnp.zeros((2, unrolled.ABOUT))
-    variables = jax.jit(network.init)(jax.random.key(0), features, numbers)
-    change, spread = jax.jit(network.apply)(variables, features, numbers)
-    assert network.stride == 4 and change.shape == spread.shape == (2, 8, 8, 8)
-    assert not np.asarray(change).any() and np.isfinite(spread).all()
-
-
-def test_folding_is_undone():
-    maps = jnp.asarray(RNG.normal(size=(1, 4, 6, 8, 3)), jnp.float32)
-    folded = unrolled.space_to_depth(maps)
-    assert folded.shape == (1, 2, 3, 4, 24)
-    np.testing.assert_array_equal(unrolled.depth_to_space(folded), maps)
