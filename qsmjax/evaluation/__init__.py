@@ -6,5 +6,5 @@
 - `roi`: means and standard deviations of regions, and how linear they are in the truth's
 - `statistics`: paired tests, Holm's correction, regression, limits of agreement
 - `guards`: warnings about wrong units, sign, filtered phase, left background
-- `windows`, `moments`: the local and the global averages beneath
+- `moments`: the averages over a mask beneath
 """

@@ -21,8 +21,8 @@ from jax.typing import ArrayLike
 from qsmjax.evaluation.calcification import calcification_error
 from qsmjax.evaluation.moments import Scalar, centre, count, mean, slope, total
 from qsmjax.evaluation.roi import linearity
-from qsmjax.evaluation.windows import box_mean, gaussian, laplacian_of_gaussian
 from qsmjax.numerics.arrays import Mask, Volume, as_mask, as_volume, check_grid
+from qsmjax.numerics.windows import box_mean, gaussian, laplacian_of_gaussian, similarity, xsim_map
 
 FILTER_SIGMA = 1.5
 """Width of the Laplacian of Gaussian and of SSIM's window [voxels]."""
@@ -134,20 +134,19 @@ def ssim(chi: ArrayLike, truth: ArrayLike, mask: ArrayLike, *, radius: int = 2) 
     low = jnp.minimum(low, 0)
     a, b = (jnp.where(mask, (v - _spread(low)) / _spread(high - low), 0) for v in (chi, truth))
     average = lambda volume: gaussian(volume, FILTER_SIGMA, radius)
-    return mean(_similarity(a, b, average, 0.01**2, 0.03**2), mask)
+    return mean(similarity(a, b, average, 0.01**2, 0.03**2), mask)
 
 
 def xsim(chi: ArrayLike, truth: ArrayLike, mask: ArrayLike) -> Scalar:
     """Measure the similarity made for susceptibility maps: mean over the mask, 1 for equal maps.
 
-    SSIM of the maps in ppm as they are, with c₁ = 0.01² and c₂ = 0.001², over cubes of 5x5x5 voxels that end at the
-    volume's faces.
+    SSIM of the maps in ppm as they are (`numerics.windows.xsim_map`).
 
     References:
       Milovic et al., Magn. Reson. Med. 93:411 (2025), doi:10.1002/mrm.30271.
     """
     chi, truth, mask = _masked(chi, truth, mask)
-    return mean(_similarity(chi, truth, lambda volume: box_mean(volume, 5), 0.01**2, 0.001**2), mask)
+    return mean(xsim_map(chi, truth), mask)
 
 
 def correlation(chi: ArrayLike, truth: ArrayLike, mask: ArrayLike) -> Scalar:
@@ -226,13 +225,6 @@ def _range(chi: Volume, truth: Volume, mask: Mask) -> tuple[Scalar, Scalar]:
     low = jnp.minimum(*(jnp.min(v, axes, where=mask, initial=jnp.inf) for v in (chi, truth)))
     high = jnp.maximum(*(jnp.max(v, axes, where=mask, initial=-jnp.inf) for v in (chi, truth)))
     return low, high
-
-
-def _similarity(a: Volume, b: Volume, average, c1: float, c2: float) -> Volume:
-    mean_a, mean_b = average(a), average(b)
-    covariance = average(a * b) - mean_a * mean_b
-    variances = average(a * a) - mean_a**2 + average(b * b) - mean_b**2
-    return (2 * mean_a * mean_b + c1) * (2 * covariance + c2) / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))
 
 
 def _spread(values: Scalar) -> Volume:

@@ -7,5 +7,6 @@
 - `operators`: gradient, divergence and Laplacian, with their symbols in k-space
 - `spheres`: spherical means, and erosion by them
 - `smooth`: Gaussian smoothing
+- `windows`: averages over a few voxels, and how similar two volumes are there
 - `solvers`: conjugate gradients, fixed-point loops with a tolerance, proximal maps
 """

@@ -1,11 +1,15 @@
 """What a correction is trained on, and by: patches of what the physics saw of whole scans, and the gain over the start.
 
-    loss = |e|₁ / |e₀|₁ + ‖e‖₂ / ‖e₀‖₂ + ½ |∇e|₁ / |∇e₀|₁ + 0.1 (log s + ½ (e / s)²),    e₀ the start's own error
+    loss = |e|₁ / |e₀|₁ + ‖e‖₂ / ‖e₀‖₂ + ½ |∇e|₁ / |∇e₀|₁ + ½ (1 - xSIM) / (1 - xSIM₀) + 0.1 (log s + ½ (e / s)²),
+
+    e₀ and xSIM₀ the start's own error and similarity
 
 Each patch counts alike, however large its errors: what a lesion leaves does not drown the tissue. The mean of e₀ over a
 patch is taken off e₀, and so off e: a map's own is not in its field, nor does it tell of a background's residue, and a
-network that is asked for them learns its scans by heart (held-out errors then rise while those in training fall). The
-last term, which does not move the map, makes s the standard deviation of what is left.
+network that is asked for them learns its scans by heart (held-out errors then rise while those in training fall).
+Errors alone are least where every faint contrast is drawn towards its surroundings; xSIM, in whose windows contrast
+counts by its kind and not by its size, holds it up. The last term, which does not move the map, makes s the standard
+deviation of what is left.
 """
 
 from typing import Any
@@ -15,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from qsmjax.models import unrolled
 from qsmjax.numerics.operators import difference
+from qsmjax.numerics.windows import xsim_map
 from qsmjax.training.sight import Seen
 
 DECAY = 0.05
@@ -68,19 +73,24 @@ def loss_of(
     l1 = ratio(lambda e: jnp.mean(jnp.abs(e), axes))
     rms = ratio(lambda e: jnp.sqrt(jnp.mean(e**2, axes) + 1e-12))
     steep = ratio(lambda e: sum(jnp.mean(jnp.abs(difference(e, axis)), axes) for axis in range(3)))
+    unlike = ratio(lambda e: 1 - _masked_mean(xsim_map(batch["chi"] + e, batch["chi"]), mask))
     # the spread learns from the error, the error not from the spread
     off = jax.lax.stop_gradient(error) * jnp.exp(-spread)
     likelihood = jnp.sum(jnp.where(mask, spread + 0.5 * jnp.minimum(off**2, 100.0), 0)) / jnp.maximum(jnp.sum(mask), 1)
-    terms = {"l1": l1, "rms": rms, "gradient": steep, "likelihood": likelihood}
-    return l1 + rms + 0.5 * steep + 0.1 * likelihood, terms
+    terms = {"l1": l1, "rms": rms, "gradient": steep, "dissimilarity": unlike, "likelihood": likelihood}
+    return l1 + rms + 0.5 * steep + 0.5 * unlike + 0.1 * likelihood, terms
 
 
 def start_error(batch: dict[str, Array]) -> Float[Array, "n x y z"]:
     """Return the start's error in each patch, less its mean over the mask [ppm]; zero outside the mask."""
     mask = batch["mask"]
     error = unrolled.UNIT * jnp.sinh(batch["features"][..., 0].astype(jnp.float32)) - batch["chi"]
-    total = jnp.sum(jnp.where(mask, error, 0), (1, 2, 3), keepdims=True)
-    return jnp.where(mask, error - total / jnp.maximum(jnp.sum(mask, (1, 2, 3), keepdims=True), 1), 0)
+    return jnp.where(mask, error - _masked_mean(error, mask)[:, None, None, None], 0)
+
+
+def _masked_mean(values: Float[Array, "n x y z"], mask: Bool[Array, "n x y z"]) -> Float[Array, " n"]:
+    axes = (1, 2, 3)
+    return jnp.sum(jnp.where(mask, values, 0), axes) / jnp.maximum(jnp.sum(mask, axes), 1)
 
 
 def make_optimiser(steps: int, rate: float) -> optax.GradientTransformation:

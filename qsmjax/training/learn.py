@@ -197,7 +197,8 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
             save(folder, run.config, progress)
             run.say(
                 f"stage {len(before)}, step {taken}, {row['seconds']:.0f} s: errors over the start's: "
-                f"L1 {row['val_l1']:.3f}, RMS {row['val_rms']:.3f}, gradient {row['val_gradient']:.3f}"
+                f"L1 {row['val_l1']:.3f}, RMS {row['val_rms']:.3f}, gradient {row['val_gradient']:.3f}, "
+                f"1 - xSIM {row['val_dissimilarity']:.3f}"
             )
     return progress.ema, int(progress.step)
 
