@@ -35,7 +35,7 @@ from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import reference
 from qsmjax.registration.field import bring_field
 from qsmjax.registration.flirt import from_flirt, read_flirt, to_flirt, write_flirt
-from qsmjax.registration.resample import resample
+from qsmjax.registration.resample import resample_within
 from qsmjax.registration.rigid import even_out, register_rigid
 from qsmjax.report.figures import three_plane
 
@@ -132,7 +132,8 @@ def save_labels(folder: Path, chi: np.ndarray, first: Orientation, orientations:
     folder.mkdir(exist_ok=True)
     for o in orientations:
         source, target, shape = first.scan.volume.affine, o.scan.volume.affine, o.local.geometry.shape
-        turned = chi if o is first else resample(chi, source, target, shape, np.linalg.inv(o.transform))
+        back = np.linalg.inv(o.transform)
+        turned = chi if o is first else resample_within(chi, chi != 0, source, target, shape, back)
         matrix = to_flirt(o.transform, target, shape, source, chi.shape)
         save_volume(folder / f"{o.name}_localfield.nii.gz", np.asarray(o.local.field), o.scan.volume)
         save_volume(folder / f"{o.name}_mask.nii.gz", np.asarray(o.local.mask), o.scan.volume)

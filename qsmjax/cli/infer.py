@@ -26,7 +26,7 @@ from qsmjax.cli import methods
 from qsmjax.cli.echoes import read_echoes
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.kspace import scan_of_kspace
-from qsmjax.cli.outputs import Result, deviation_path, write_result
+from qsmjax.cli.outputs import Result, deviation_path, paths, write_result
 from qsmjax.cli.progress import iterations
 from qsmjax.cli.scan import Scan, on_grid, read_scan
 from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages, with_residue_removed
@@ -135,10 +135,10 @@ def output_path(args: argparse.Namespace) -> Path:
         raise UserError(f"-o must end in .nii or .nii.gz, got {target}")
     if not target.parent.is_dir():
         raise UserError(f"-o must lie in a folder that exists, got {target.parent}: make it first")
-    inputs = (*args.field, args.mask, args.noise, *(args.magnitude or ()), args.reference)
-    for made in (target, deviation_path(target)):
+    inputs = (*args.field, args.mask, args.noise, *(args.magnitude or ()), args.reference, args.params, args.labels)
+    for made in paths(target, args):
         if any(name and Path(name).exists() and made.exists() and made.samefile(name) for name in inputs):
-            raise UserError(f"-o must not be an input, got {made}: choose another name")
+            raise UserError(f"-o must not write over an input, got {made}: choose another name")
     # found out before the work, not after it
     with contextlib.suppress(_Tried), write_aside(target):
         raise _Tried

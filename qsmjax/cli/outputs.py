@@ -21,6 +21,9 @@ from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import Referenced
 from qsmjax.report.paragraph import methods_paragraph
 
+DEVIATION, MASK = "desc-std_Chimap", "desc-qsm_mask"
+"""What follows a map's name: a user's own NAME_mask.nii.gz stays what it is."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -71,8 +74,7 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
     Raises:
       OSError: if the folder cannot be written to.
     """
-    stem = target.name.removesuffix(".gz").removesuffix(".nii")
-    beside = lambda name: target.with_name(f"{stem.removesuffix('_Chimap')}_{name}")
+    stem = _stem(target)
     mask = np.asarray(result.local.mask)
     if not args.no_figure:
         from qsmjax.report.figures import three_plane  # matplotlib is paid for only where it draws
@@ -81,23 +83,23 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
         three_plane(np.asarray(result.mapped.chi), picture, affine=result.scan.volume.affine, mask=mask, title=stem)
     extra: dict[str, Any] = {}
     if result.solution.std is not None:
-        extra["desc-std_Chimap"] = result.solution.std
+        extra[DEVIATION] = result.solution.std
     if "background" in result.stages:
         given = (
             np.asarray(result.scan.field_map.mask)
             if result.scan.removed is None
             else result.scan.field_map.mask | result.scan.removed
         )
-        extra |= {"mask": mask, "desc-removed_mask": given & ~mask}
+        extra |= {MASK: mask, "desc-removed_mask": given & ~mask}
     if args.save_stages:
         one_step = taken(result.stages["inversion"].run) == "totalfield"
-        extra |= {"mask": mask} | ({} if one_step else {"desc-local_fieldmap": result.local.field})
+        extra |= {MASK: mask} | ({} if one_step else {"desc-local_fieldmap": result.local.field})
         if "background" in result.stages or one_step:
             extra["desc-total_fieldmap"] = result.scan.field_map.field
         if result.scan.field_map.noise is not None:
             extra["desc-noise_fieldmap"] = result.scan.field_map.noise
     for name, volume in extra.items():
-        save_volume(beside(f"{name}.nii.gz"), np.asarray(volume), result.scan.volume)
+        save_volume(_beside(target, name), np.asarray(volume), result.scan.volume)
     described = sidecar(result, args, seconds)
     described["MethodsParagraph"] = methods_paragraph(described)
     unusual = result.warnings
@@ -122,8 +124,25 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
 
 def deviation_path(target: Path) -> Path:
     """Return where the deviation of a map stands."""
-    stem = target.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_Chimap")
-    return target.with_name(f"{stem}_desc-std_Chimap.nii.gz")
+    return _beside(target, DEVIATION)
+
+
+def paths(target: Path, args: argparse.Namespace) -> list[Path]:
+    """Return every file that `write_result` may write for a map at `target`."""
+    names = [DEVIATION, MASK, "desc-removed_mask"]
+    if args.save_stages:
+        names += ["desc-local_fieldmap", "desc-total_fieldmap", "desc-noise_fieldmap"]
+    endings = [".json"] + [".png"] * (not args.no_figure) + [".html"] * args.report
+    own = [target.with_name(_stem(target) + ending) for ending in endings]
+    return [target, *own, *(_beside(target, name) for name in names)]
+
+
+def _stem(target: Path) -> str:
+    return target.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _beside(target: Path, name: str) -> Path:
+    return target.with_name(f"{_stem(target).removesuffix('_Chimap')}_{name}.nii.gz")
 
 
 def given_arguments(args: argparse.Namespace) -> dict[str, Any]:

@@ -6,6 +6,7 @@ dies (the kernel's out-of-memory killer, say), its job is given once more to a n
 too.
 """
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -50,7 +51,9 @@ def run_here(jobs: Sequence[Job], *, workers: int, memory: int, work: Work = wor
                 attempts[job.name] += 1
                 idle = [worker for worker in idle if worker.process.is_alive()]
                 worker = idle.pop() if idle else _start(work)
-                worker.pipe.send(job)
+                # one that has died since takes no job: it is told by its sentinel
+                with contextlib.suppress(OSError):
+                    worker.pipe.send(job)
                 busy[worker] = job
             yield from _collect(busy, idle, waiting, attempts)
     finally:
@@ -83,7 +86,8 @@ def _collect(busy: dict[_Worker, Job], idle: list[_Worker], waiting: deque[Job],
         job = busy.pop(worker)
         try:
             outcome = worker.pipe.recv() if worker.pipe.poll() else None
-        except EOFError:
+        except (EOFError, OSError):
+            # a reset, not an end, where it died before it had read its job
             outcome = None
         if outcome is not None:
             idle.append(worker)

@@ -26,8 +26,11 @@ class Sampling(NamedTuple):
 def find_sampling(kspace: ArrayLike) -> Sampling:
     """Read lattice and calibration region off the samples that are not zero (on the host).
 
+    The corners beyond an ellipse, or one end of an axis, need not be sampled.
+
     Raises:
-      ValueError: if the centre is not sampled, or the samples around it stand on no lattice.
+      ValueError: if the centre is not sampled, or the samples around it leave gaps in every lattice that they stand on,
+        as sheared (CAIPIRINHA) and random ones do.
     """
     array = np.asarray(kspace)
     if array.ndim != 4:
@@ -45,7 +48,19 @@ def find_sampling(kspace: ArrayLike) -> Sampling:
     places = [np.unique(p) for p in np.nonzero(outside)]
     steps = [int(np.gcd.reduce(np.diff(p))) if p.size > 1 else n for p, n in zip(places, sampled.shape)]
     offsets = [int(p[0] % step) for p, step in zip(places, steps)]
+    lattice = sampled[offsets[0] :: steps[0], offsets[1] :: steps[1]]
+    if gaps := int(((_spanned(lattice, 0) | _spanned(lattice, 1)) & ~lattice).sum()):
+        raise ValueError(
+            f"kspace must be sampled on a lattice along y and z (no shear, nothing random), got {gaps} gaps in steps of "
+            f"{steps[0]} and {steps[1]}: reconstruct it elsewhere and give its phase"
+        )
     return Sampling((steps[0], steps[1]), (offsets[0], offsets[1]), calibration)
+
+
+def _spanned(lattice: np.ndarray, axis: int) -> np.ndarray:
+    """Mark, in each line along an axis, what lies between its first sample and its last."""
+    begun = np.maximum.accumulate(lattice, axis)
+    return begun & np.flip(np.maximum.accumulate(np.flip(lattice, axis), axis), axis)
 
 
 def _grow(sampled: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 
 from qsmjax.physics.field_map import FieldMap, field_map
 from qsmjax.physics.geometry import Geometry
-from qsmjax.registration.resample import resample, resample_mask, turned_b0
+from qsmjax.registration.resample import resample, resample_mask, resample_within, turned_b0
 
 
 def bring_field(
@@ -22,14 +22,15 @@ def bring_field(
       target_affine: the other grid's.
       transform: 4x4, the target's world to the source's [mm].
     """
-    to = lambda volume: resample(volume, source_affine, target_affine, target.shape, transform)
+    grids = (source_affine, target_affine, target.shape, transform)
+    within = lambda volume: resample_within(volume, local.mask, *grids)
     noise, magnitude = local.noise, local.magnitude
     return field_map(
-        to(local.field),
-        resample_mask(local.mask, source_affine, target_affine, target.shape, transform),
+        within(local.field),
+        resample_mask(local.mask, *grids),
         dataclasses.replace(target, b0_dir=turned_b0(local.geometry.b0_dir, source_affine, target_affine, transform)),
         # cubic interpolation undershoots: no voxel is surer than the surest that was measured
-        noise=None if noise is None else jnp.maximum(to(noise), jnp.min(jnp.where(local.mask, noise, jnp.inf))),
-        magnitude=None if magnitude is None else jnp.maximum(to(magnitude), 0),
+        noise=None if noise is None else jnp.maximum(within(noise), jnp.min(jnp.where(local.mask, noise, jnp.inf))),
+        magnitude=None if magnitude is None else jnp.maximum(resample(magnitude, *grids), 0),
         radians_per_ppm=local.radians_per_ppm,
     )

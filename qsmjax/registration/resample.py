@@ -72,6 +72,25 @@ def resample_mask(
     return resample(inside, source_affine, target_affine, target_shape, transform, method="linear") >= 0.5
 
 
+def resample_within(
+    volume: ArrayLike,
+    mask: ArrayLike,
+    source_affine: ArrayLike,
+    target_affine: ArrayLike,
+    target_shape: Shape,
+    transform: ArrayLike | None = None,
+) -> Float[Array, "x y z"]:
+    """Bring a volume to another grid by what is known of it alone: the taps that lie in its mask, their sum made one.
+
+    So no voxel at the mask's rim is a mean with the zeros beyond it. Zero where less than a quarter of the taps' weight
+    lies inside. Arguments as for `resample`; `mask` is on the volume's grid.
+    """
+    known = jnp.asarray(mask) != 0
+    to = lambda part: resample(part, source_affine, target_affine, target_shape, transform)
+    weight = to(known.astype(jnp.float32))
+    return jnp.where(weight > 0.25, to(jnp.where(known, jnp.asarray(volume), 0)) / jnp.maximum(weight, 0.25), 0)
+
+
 def turned_b0(
     b0_dir: VectorLike, source_affine: ArrayLike, target_affine: ArrayLike, transform: ArrayLike | None = None
 ) -> Vector:

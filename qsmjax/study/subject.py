@@ -22,7 +22,7 @@ from qsmjax.io.nifti import NiftiVolume, load_volume, save_volume
 from qsmjax.io.sidecar import load_json, save_json
 from qsmjax.pipeline import in_world_axes, reference
 from qsmjax.registration.field import bring_field
-from qsmjax.registration.resample import resample, voxel_transform
+from qsmjax.registration.resample import resample, resample_within, voxel_transform
 from qsmjax.study.scans import HeadScan, Method
 from qsmjax.study.scores import judge, region_values
 
@@ -166,7 +166,8 @@ def _references(place: Path, scan: HeadScan, first: HeadScan, chi: np.ndarray | 
     if chi is not None:
         source, target, shape = first.volume.affine, scan.volume.affine, scan.local.geometry.shape
         back = np.linalg.inv(scan.transform)
-        known["cosmos"] = chi if scan is first else np.asarray(resample(chi, source, target, shape, back))
+        turned = chi if scan is first else resample_within(chi, chi != 0, source, target, shape, back)
+        known["cosmos"] = np.asarray(turned)
     referenced = {name: np.asarray(reference(jnp.asarray(v), mask, mask).chi) for name, v in known.items()}
     for name, volume in referenced.items():
         save_volume(place / f"{name}_Chimap.nii.gz", volume, scan.volume)

@@ -83,7 +83,19 @@ def test_a_deviation_that_is_an_input_is_neither_written_over_nor_removed(folder
     before = noise.read_bytes()
     for words in ((), ("--method", "tkd")):
         assert infer(folder / "field.nii.gz", "--noise", noise, *words) == 2
-        assert "must not be an input" in capsys.readouterr().err and noise.read_bytes() == before
+        assert "must not write over an input" in capsys.readouterr().err and noise.read_bytes() == before
+
+
+def test_nothing_that_is_made_is_written_over_an_input(folder, scan, capsys):
+    mask = write(folder / "field_mask.nii.gz", scan[1].astype(np.float32))
+    params = folder / "field_Chimap.json"
+    params.write_text("{}")
+    before = mask.read_bytes()
+    words = (folder / "field.nii.gz", "--mask", mask, "--method", "tkd", "--no-figure", "--save-stages")
+    assert infer(*words, "--params", params) == 2 and params.read_text() == "{}"
+    assert f"must not write over an input, got {params}" in capsys.readouterr().err
+    assert infer(*words) == 0 and mask.read_bytes() == before, "a mask has a name of its own beside a map"
+    assert (folder / "field_desc-qsm_mask.nii.gz").exists()
 
 
 def test_the_deviation_of_another_methods_map_does_not_stay(folder):
@@ -252,7 +264,7 @@ def spoil(name):
         (None, ["--params", "nowhere.json"], "must exist"),
         (None, ["-o", "nowhere/out.nii"], "must lie in a folder that exists"),
         (None, ["-o", "out.txt"], "must end in .nii or .nii.gz"),
-        (None, ["-o", "field.nii.gz"], "must not be an input"),
+        (None, ["-o", "field.nii.gz"], "must not write over an input"),
     ],
 )
 def test_what_cannot_be_gets_one_line_and_leaves_nothing(folder, scan, spoilt, words, message, capsys, monkeypatch):

@@ -57,7 +57,7 @@ def test_total_field_to_map(tmp_path, head):
     chi, mask, _, total, _ = head
     field = write(tmp_path / "total.nii.gz", total)
     assert infer(field, "--input", "totalfield", *JOINT, "--save-stages", "--no-figure", "--quiet") == 0
-    kept = load_volume(tmp_path / "total_mask.nii.gz").data > 0
+    kept = load_volume(tmp_path / "total_desc-qsm_mask.nii.gz").data > 0
     removed = load_volume(tmp_path / "total_desc-removed_mask.nii.gz").data > 0
     np.testing.assert_array_equal(kept | removed, mask)
     assert kept.sum() > 0.4 * mask.sum() and not (kept & removed).any()
@@ -94,7 +94,7 @@ def test_phase_to_map(tmp_path, head, layout, capsys):
     said = capsys.readouterr().out
     assert "phase scaled as radians" in said
     assert ("every other slice along z was negated" in said) == (layout == "a file an echo")
-    kept = load_volume(tmp_path / "chi_mask.nii.gz").data > 0
+    kept = load_volume(tmp_path / "chi_desc-qsm_mask.nii.gz").data > 0
     assert error_of(load_volume(tmp_path / "chi.nii.gz").data, chi, kept) < 0.4
     noise = load_volume(tmp_path / "chi_desc-noise_fieldmap.nii.gz").data[kept]
     assert 0 < np.median(noise) < 0.01

@@ -47,6 +47,21 @@ def test_a_killed_worker_loses_nothing_and_stops_no_other(tmp_path):
     assert found["sub-a"].words != str(os.getpid())
 
 
+class Dying:
+    """Work whose worker dies before it has read its job."""
+
+    def __call__(self, job):
+        raise AssertionError("never reached")
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_a_worker_that_dies_before_its_job_is_told_too(tmp_path):
+    found = list(run_here([job(name, tmp_path) for name in "gh"], workers=2, memory=GIB, work=Dying()))
+    assert [outcome.state for outcome in found] == ["failed"] * 2 and "exit status 9" in found[0].words
+
+
 def test_jobs_that_do_not_fit_together_wait_for_each_other(tmp_path):
     jobs = [job(name, tmp_path, 600) for name in "cde"]
     assert [o.state for o in run_here(jobs, workers=3, memory=1000, work=note)] == ["done"] * 3

@@ -97,3 +97,18 @@ def test_what_cannot_be_calibrated_is_refused():
         find_sampling(np.zeros((4, 6, 6)))
     with pytest.raises(ValueError, match=r"weights\.shape must be"):
         grappa_fill(undersampled, jnp.zeros((4, 3, 2, 2), jnp.complex64), (2, 2), (0, 0))
+
+
+def test_what_stands_on_no_lattice_is_refused_and_an_ellipse_is_not():
+    shape, centre = (32, 32), (slice(12, 20), slice(12, 20))
+    y, z = np.indices(shape)
+    sheared = (y % 2 == 0) & ((z + y // 2) % 2 == 0)
+    patterns = {"sheared": sheared, "random": RNG.uniform(size=shape) < 0.3, "few": RNG.uniform(size=shape) < 0.02}
+    for pattern in patterns.values():
+        pattern[centre] = True
+        with pytest.raises(ValueError, match=r"on a lattice along y and z .* gaps in steps"):
+            find_sampling(np.broadcast_to(pattern, (2, 4, *shape)).astype(np.complex64))
+    whole = (y % 2 == 1) & (z % 3 == 0) & ((y - 16) ** 2 + (z - 16) ** 2 < 15**2) & (z > 5)
+    whole[centre] = True
+    found = find_sampling(np.broadcast_to(whole, (2, 4, *shape)).astype(np.complex64))
+    assert found.acceleration == (2, 3) and found.offset == (1, 0)

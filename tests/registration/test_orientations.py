@@ -8,7 +8,7 @@ import scipy.ndimage
 
 from qsmjax.physics.geometry import geometry_from_affine
 from qsmjax.registration.flirt import from_flirt, read_flirt, to_flirt, write_flirt
-from qsmjax.registration.resample import resample, resample_mask, turned_b0
+from qsmjax.registration.resample import resample, resample_mask, resample_within, turned_b0
 from qsmjax.registration.rigid import rotation_matrix
 
 RNG = np.random.default_rng(0)
@@ -55,6 +55,15 @@ def test_masks_stay_masks():
     mask = SMOOTH > 0
     assert np.array_equal(resample_mask(mask, OBLIQUE, OBLIQUE, SHAPE), mask)
     assert resample_mask(mask, OBLIQUE, FLIPPED, SHAPE, TRANSFORM).dtype == bool
+
+
+def test_the_rim_of_a_mask_is_no_mean_with_the_zeros_beyond_it():
+    mask = SMOOTH > 0
+    moved = resample_mask(mask, OBLIQUE, FLIPPED, SHAPE, TRANSFORM)
+    flat = np.asarray(resample_within(np.where(mask, 1, 7), mask, OBLIQUE, FLIPPED, SHAPE, TRANSFORM))
+    assert 20 < moved.sum() < moved.size / 2
+    np.testing.assert_allclose(flat[moved], 1, atol=1e-5)
+    np.testing.assert_allclose(resample_within(SMOOTH, mask, OBLIQUE, OBLIQUE, SHAPE), SMOOTH * mask, atol=1e-4)
 
 
 def test_resampling_is_differentiable_in_volume_and_transform():
