@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from qsmjax.cli.errors import UserError
-from qsmjax.cli.scan import Scan, grid_of, on_grid, single_volume
+from qsmjax.cli.scan import Scan, grid_of, on_grid, single_volume, without_nan
 from qsmjax.cli.stages import Stage
 from qsmjax.io.nifti import NiftiVolume, load_volume
 from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
@@ -48,15 +48,6 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     if b0 is None:
         raise UserError("--b0 must give the field strength in tesla for --input phase (or params.json, or a sidecar)")
     grid, b0_source, notes = grid_of(args, first, parameters)
-    scaled = phase_to_radians(
-        stored,
-        units=args.phase_units,
-        scl_slope=first.slope,
-        scl_inter=first.intercept,
-        stored_as_float=first.stored_as_float,
-        manufacturer=sidecars[0].get("Manufacturer"),
-    )
-    notes.append(f"phase scaled as {scaled.rule}")
     magnitude = _magnitude(args, first, stored.shape)
     if args.mask:
         mask = on_grid(load_volume(args.mask), first, "mask") != 0
@@ -65,8 +56,16 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
         notes.append("mask found from the magnitude: it holds all that gives signal; give a brain mask with --mask")
     else:
         raise UserError("--mask must be given where there is no --magnitude to find the head from")
-    if not mask.any():
-        raise UserError(f"{args.mask} must have voxels other than zero, got none")
+    stored, mask, lost = without_nan(stored, mask, args)
+    scaled = phase_to_radians(
+        stored,
+        units=args.phase_units,
+        scl_slope=first.slope,
+        scl_inter=first.intercept,
+        stored_as_float=first.stored_as_float,
+        manufacturer=sidecars[0].get("Manufacturer"),
+    )
+    notes += [*lost, f"phase scaled as {scaled.rule}"]
     times = tuple(float(t) for t in te)
     signal = echoes_from_phase(scaled.phase, magnitude)
     return scan_of_echoes(stage, signal, times, float(b0), mask, grid, volume=first, b0_source=b0_source, notes=notes)

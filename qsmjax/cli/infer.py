@@ -32,6 +32,7 @@ from qsmjax.cli.scan import Scan, on_grid, read_scan
 from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages, with_residue_removed
 from qsmjax.evaluation.guards import input_warnings
 from qsmjax.inference.shipped import INVERSIONS
+from qsmjax.inversion import taken
 from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import SUFFIXES, load_volume
 from qsmjax.phase.scaling import PhaseUnits
@@ -103,6 +104,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("FIELD must be given: the field to invert, or phase with --input phase (.nii or .nii.gz)")
     if args.labels and not args.report:
         raise UserError("--labels must come with --report, which shows the regions, got it alone: add --report")
+    if args.noise and args.input in ("phase", "kspace"):
+        raise UserError(f"--noise must go with a field, got --input {args.input}: its echoes tell their own noise")
+    if args.nan_to_mask and args.input == "kspace":
+        raise UserError("--nan-to-mask must go with a field or phase, got --input kspace: mend the file")
     started = time.perf_counter()
     target = output_path(args)
     result = reconstruct(args)
@@ -195,7 +200,7 @@ def to_map(args: argparse.Namespace, stages: Mapping[str, Stage], scan: Scan, lo
         found = [_found(local, solution.local)]
         stages, local = with_residue_removed(stages), solution.local
     # the map as the inversion gave it: what is taken for zero changes nothing of it
-    unlikely = (*found, *input_warnings(local, solution.chi))
+    unlikely = (*found, *input_warnings(local, solution.chi, total=taken(invert.run) == "totalfield"))
     return Result(scan, stages, local, solution, mapped, (*scan.notes, *described), labels, unlikely)
 
 

@@ -32,7 +32,7 @@ class Result:
     Attributes:
       scan: the input: its field is total, unless a local one was given.
       stages: the methods in their slots.
-      local: the local field.
+      local: the local field; the total one, where the inversion takes that.
       solution: the map as the inversion gave it.
       mapped: the referenced map.
       notes: what was done that a user should know.
@@ -48,6 +48,11 @@ class Result:
     notes: tuple[str, ...]
     labels: np.ndarray | None = None
     unlikely: tuple[str, ...] = ()
+
+    @property
+    def one_step(self) -> bool:
+        """Whether the map was made of the total field itself."""
+        return taken(self.stages["inversion"].run) == "totalfield"
 
     @property
     def warnings(self) -> list[str]:
@@ -92,9 +97,8 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
         )
         extra |= {MASK: mask, "desc-removed_mask": given & ~mask}
     if args.save_stages:
-        one_step = taken(result.stages["inversion"].run) == "totalfield"
-        extra |= {MASK: mask} | ({} if one_step else {"desc-local_fieldmap": result.local.field})
-        if "background" in result.stages or one_step:
+        extra |= {MASK: mask} | ({} if result.one_step else {"desc-local_fieldmap": result.local.field})
+        if "background" in result.stages or result.one_step:
             extra["desc-total_fieldmap"] = result.scan.field_map.field
         if result.scan.field_map.noise is not None:
             extra["desc-noise_fieldmap"] = result.scan.field_map.noise
@@ -115,6 +119,7 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
             std=result.solution.std,
             total=result.scan.field_map if "background" in result.stages else None,
             labels=result.labels,
+            one_step=result.one_step,
         )
         unusual = map_page(target.with_name(f"{stem}.html"), facts, title=target.name)
     save_json(target.with_name(f"{stem}.json"), described)

@@ -62,7 +62,7 @@ def read_scan(args: argparse.Namespace) -> Scan:
     parameters = load_parameters(args.params) if args.params else ScanParameters()
     grid, b0_source, notes = grid_of(args, volume, parameters)
     mask = on_grid(load_volume(args.mask), volume, "mask") != 0 if args.mask else _implied_mask(data, volume)
-    data, mask, more = _without_nan(data, mask, args)
+    data, mask, more = without_nan(data, mask, args)
     b0 = args.b0 or parameters.b0
     times = args.te or parameters.te or ()
     if args.units == "rad" and len(times) > 1:
@@ -124,8 +124,24 @@ def _implied_mask(data: np.ndarray, volume: NiftiVolume) -> np.ndarray:
     return mask
 
 
-def _without_nan(data, mask, args) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    bad = ~np.isfinite(data)
+def without_nan(
+    data: np.ndarray, mask: np.ndarray, args: argparse.Namespace
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Set what is not finite to zero, and take it out of the mask if --nan-to-mask says so.
+
+    Args:
+      data: a volume, or one an echo along a first axis.
+      mask: of one.
+      args: of `infer`.
+
+    Returns:
+      Data, mask, and notes.
+
+    Raises:
+      UserError: if some lies in the mask and is to stay there, or no mask is left.
+    """
+    wrong = ~np.isfinite(data)
+    bad = wrong.any(0) if wrong.ndim > mask.ndim else wrong
     if not mask.any():
         raise UserError(f"{args.mask} must have voxels other than zero, got none")
     notes = []
@@ -143,7 +159,7 @@ def _without_nan(data, mask, args) -> tuple[np.ndarray, np.ndarray, list[str]]:
     outside = int(bad.sum()) - inside
     if outside:
         notes.append(f"{outside} voxels of NaN or infinity outside the mask were set to zero")
-    return np.where(bad, 0, data), mask, notes
+    return np.where(wrong, 0, data), mask, notes
 
 
 def _checked(field: np.ndarray, mask: np.ndarray, args) -> np.ndarray:

@@ -87,6 +87,9 @@ def run(args: argparse.Namespace) -> int:
     doubled = [label for label in labels if labels.count(label) > 1 or label in ("truth", "cosmos")]
     if doubled:
         raise UserError(f"--methods must have a label each, other than truth and cosmos, got {doubled[0]!r} again")
+    for pair in args.set:
+        if pair.partition(".")[0] not in labels:
+            raise UserError(f"--set must be LABEL.KEY=VALUE, LABEL one of {', '.join(labels)}, got {pair!r}")
     jobs = plan(args, out)
     started = time.perf_counter()
     with locked(out):

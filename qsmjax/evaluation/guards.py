@@ -8,10 +8,12 @@ about).
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from qsmjax.evaluation import plausibility
+from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import FieldMap, spans_head
 
 SPAN = (0.024, 0.15)
@@ -43,14 +45,21 @@ class Figures:
     low: float
 
 
-def input_warnings(local: FieldMap, chi: ArrayLike) -> list[str]:
+def input_warnings(local: FieldMap, chi: ArrayLike, *, total: bool = False) -> list[str]:
     """Say what speaks against a local field's being what it was taken for, a line each.
 
     Args:
       local: local field; of less than a head nothing is said.
       chi: its map as the inversion gave it [ppm].
+      total: the map was made of a total field in one step, and that is given: the map's own field is judged.
     """
-    return alarms(figures_of(local, chi)) if spans_head(local) else []
+    if not spans_head(local):
+        return []
+    if total:
+        local = dataclasses.replace(
+            local, field=jnp.where(local.mask, forward_field(jnp.asarray(chi), local.geometry), 0)
+        )
+    return alarms(figures_of(local, chi))
 
 
 def figures_of(local: FieldMap, chi: ArrayLike) -> Figures:

@@ -121,9 +121,9 @@ def find_runs(root: str | Path, subjects: Iterable[str] = (), sessions: Iterable
         if sessions:
             places = [path for path in places if path.name.removeprefix("ses-") in sessions]
         for place in places:
-            for name in FOLDERS:
-                if _is_folder(place / name, root):
-                    runs += _runs_of(place / name, root)
+            runs += _one_a_name(
+                run for name in FOLDERS if _is_folder(place / name, root) for run in _runs_of(place / name, root)
+            )
     return runs
 
 
@@ -203,15 +203,22 @@ def _runs_of(folder: Path, root: Path) -> list[Run]:
         parts = groups.setdefault((key, name.suffix), {})
         echo = name.entities.get("echo", "0")
         parts.setdefault(name.entities.get("part", "mag"), []).append((int(echo) if echo.isdigit() else 0, path))
-    runs: dict[tuple, Run] = {}
-    # one map a name: where two suffixes share the entities, the better told comes first
+    runs = []
+    # where two suffixes share the entities, the better told comes first
     for (key, suffix), parts in sorted(groups.items(), key=lambda item: GRADIENT_ECHO.index(item[0][1])):
         files = {part: tuple(path for _, path in sorted(found)) for part, found in parts.items()}
-        run = Run(dict(key), suffix, folder.relative_to(root), files, _problem(files))
-        # a magnitude alone is no scan of ours if another one of that name is whole
-        if key not in runs or (runs[key].problem and not run.problem):
-            runs[key] = run
-    return [runs[key] for key in sorted(runs)]
+        runs.append(Run(dict(key), suffix, folder.relative_to(root), files, _problem(files)))
+    return runs
+
+
+def _one_a_name(runs: Iterable[Run]) -> list[Run]:
+    """Keep the first run of each name, as a map has but that name; a magnitude alone gives way to one that is whole."""
+    kept: dict[tuple, Run] = {}
+    for run in runs:
+        key = (*run.entities.items(),)
+        if key not in kept or (kept[key].problem and not run.problem):
+            kept[key] = run
+    return [kept[key] for key in sorted(kept)]
 
 
 def _problem(parts: Mapping[str, Sequence[Path]]) -> str | None:

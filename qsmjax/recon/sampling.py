@@ -51,8 +51,8 @@ def find_sampling(kspace: ArrayLike) -> Sampling:
     lattice = sampled[offsets[0] :: steps[0], offsets[1] :: steps[1]]
     if gaps := int(((_spanned(lattice, 0) | _spanned(lattice, 1)) & ~lattice).sum()):
         raise ValueError(
-            f"kspace must be sampled on a lattice along y and z (no shear, nothing random), got {gaps} gaps in steps of "
-            f"{steps[0]} and {steps[1]}: reconstruct it elsewhere and give its phase"
+            f"kspace must be sampled on a lattice along y and z (no shear, nothing random), got {gaps} gaps in steps "
+            f"of {steps[0]} and {steps[1]}: reconstruct it elsewhere and give its phase"
         )
     return Sampling((steps[0], steps[1]), (offsets[0], offsets[1]), calibration)
 

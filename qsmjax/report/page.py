@@ -32,7 +32,7 @@ class MapFacts:
     """All that a page shows of a map.
 
     Attributes:
-      local: the field that was inverted.
+      local: the field that was inverted: a total one, where `one_step`.
       chi: the map [ppm], referenced.
       inverted: the map as the inversion gave it [ppm], before the reference was subtracted.
       affine: 4x4, voxel index to world [mm].
@@ -40,6 +40,7 @@ class MapFacts:
       std: standard deviation of chi [ppm], where the method gave one.
       total: the total field [ppm] with its mask, where the background was removed.
       labels: a segmentation in FreeSurfer's numbers, on the same grid.
+      one_step: the map was made of the total field itself, and what it leaves of that is the background.
     """
 
     local: FieldMap
@@ -50,6 +51,17 @@ class MapFacts:
     std: ArrayLike | None = None
     total: FieldMap | None = None
     labels: ArrayLike | None = None
+    one_step: bool = False
+
+    @property
+    def given(self) -> str:
+        """Return what the field that was inverted is called."""
+        return "total field" if self.one_step else "local field"
+
+    @property
+    def left(self) -> str:
+        """Return what the rest is called that the map does not make."""
+        return "background and noise" if self.one_step else "field that the map leaves"
 
 
 def map_page(path: str | os.PathLike, facts: MapFacts, *, title: str) -> list[str]:
@@ -85,8 +97,8 @@ def map_page(path: str | os.PathLike, facts: MapFacts, *, title: str) -> list[st
 
 def warnings(facts: MapFacts, residual: Residual) -> list[str]:
     """Say what is unusual, one line each: what was found, what is usual, what it may come from."""
-    local, total = facts.local, facts.total
-    found = input_warnings(local, np.asarray(facts.inverted))
+    local, total = facts.local, facts.local if facts.one_step else facts.total
+    found = input_warnings(local, np.asarray(facts.inverted), total=facts.one_step)
     contact = plausibility.border_contact(local.mask if total is None else total.mask)
     if contact > plausibility.BORDER_LIMIT:
         found.append(
@@ -106,7 +118,7 @@ def warnings(facts: MapFacts, residual: Residual) -> list[str]:
             f"the sign may be turned: deep grey matter lies {-contrast:.3f} ppm below white matter, and is above it in "
             "every adult: multiply the field by -1 if the scanner counts phase the other way round"
         )
-    if residual.explained < EXPLAINED:
+    if residual.explained < EXPLAINED and not facts.one_step:
         found.append(
             f"the map explains {residual.explained:.0%} of the field's variance (usual: above {EXPLAINED:.0%}): noise, "
             "left background, or too strong a regularisation"
@@ -128,11 +140,11 @@ def _layers(facts: MapFacts, residual: Residual) -> list[Layer]:
     layers = [Layer("susceptibility", facts.chi, CHI_WINDOW)]
     if facts.std is not None:
         layers.append(Layer("uncertainty (standard deviation)", facts.std, (0, fitting(facts.std)), colours="viridis"))
-    layers.append(Layer("local field", facts.local.field, (-field, field)))
+    layers.append(Layer(facts.given, facts.local.field, (-field, field)))
     if facts.total is not None:
         limit = fitting(facts.total.field)
         layers.append(Layer("total field", facts.total.field, (-limit, limit)))
-    layers.append(Layer("field that the map leaves", residual.volume, (-rest, rest)))
+    layers.append(Layer(facts.left, residual.volume, (-rest, rest)))
     if facts.local.noise is not None:
         noise = fitting(facts.local.noise)
         layers.append(Layer("noise of the field", np.where(mask, facts.local.noise, 0), (0, noise), colours="viridis"))

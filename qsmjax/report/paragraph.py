@@ -16,6 +16,7 @@ OPENINGS = {
     "background": "The background field was removed by {method}",
     "residue": "Background that was found in the local field was removed by {method}",
     "inversion": "The local field was inverted by {method}",
+    "one step": "The total field was inverted, sources around the mask with it, by {method}",
 }
 
 
@@ -30,9 +31,12 @@ def methods_paragraph(sidecar: Mapping[str, Any]) -> str:
         f"Susceptibility was mapped with {software['Name']} {software['Version']} (jax {software['jax']})",
         _scan(sidecar),
     ]
+    # a total field, and no slot that parts it: the inversion did
+    one_step = sidecar.get("InputKind", "localfield") != "localfield" and "background" not in sidecar["Stages"]
     for slot, stage in sidecar["Stages"].items():
         named = f"the network {stage['Method']}" if "Weights" in stage else stage["Method"]
-        sentences.append(OPENINGS[slot].format(method=named) + _parameters(stage) + _references(stage))
+        opening = OPENINGS["one step" if one_step and slot == "inversion" else slot]
+        sentences.append(opening.format(method=named) + _parameters(stage) + _references(stage))
     region = {"mean": "the mean over the mask", "none": "no region"}.get(
         sidecar["Reference"], "the mean over a given region"
     )

@@ -64,7 +64,8 @@ def _merit(study: Study, reference: str, metrics: dict[str, str], name: str, tit
     rows: list[tuple[Cell, ...]] = [
         (method, *(spread(study.scores(method, reference, m)) for m in known)) for method in methods
     ]
-    scans = max((len(study.of(method)) for method in methods), default=0)
+    scores = [study.scores(method, reference, m) for method in methods for m in known]
+    scans = max((int(np.isfinite(values).sum()) for values in scores), default=0)
     about = f"{title} against {NAMES[reference]}: mean ± std over {scans} scans of {len(study.subjects)} subjects"
     return Table(f"{name}_{reference}", about, ("method", *(metrics[m] for m in known)), tuple(rows))
 

@@ -71,7 +71,10 @@ class Study:
         """Return a metric's mean over the orientations of each subject: subjects are independent, scans of one not."""
         values: dict[str, list[float]] = {name: [] for name in self.subjects}
         for row in self.of(method):
-            values[row.subject].append(row.scores.get(reference, {}).get(metric, np.nan))
+            value = row.scores.get(reference, {}).get(metric, np.nan)
+            # an orientation may be without a reference
+            if np.isfinite(value):
+                values[row.subject].append(value)
         return np.asarray([np.mean(v) if v else np.nan for v in values.values()])
 
     def region(self, method: str, region: str) -> np.ndarray:

@@ -75,15 +75,17 @@ def draw(out: Path, study: Study) -> list[str]:
     folder, place = out / "figures", out / "maps" / study.subjects[0]
     known = load_json(place / "subject.json")
     methods = [m for m in ("truth", "cosmos", *study.methods) if study.of(m)]
-    first = place / known["Orientations"][0]
-    maps = {m: load_volume(first / f"{m}_Chimap.nii.gz").data for m in methods}
+    first, *others = (place / name for name in known["Orientations"])
+    # not every subject has a truth, nor every orientation
+    has = lambda folder: [m for m in methods if (folder / f"{m}_Chimap.nii.gz").is_file()]
+    maps = {m: load_volume(first / f"{m}_Chimap.nii.gz").data for m in has(first)}
     mask = load_volume(first / "mask.nii.gz")
-    inside, reference = mask.data != 0, methods[0]
+    inside, reference = mask.data != 0, next(iter(maps))
     map_figure(maps, reference, folder / "maps", affine=mask.affine, mask=inside)
     cortex_figure(maps, folder / "cortex", affine=mask.affine, mask=inside)
     names = ["maps", "cortex"]
-    if len(known["Orientations"]) > 1:
-        turned = {m: list(on_reference(place, m)) for m in methods}
+    if others:
+        turned = {m: list(on_reference(place, m)) for m in maps if all(m in has(folder) for folder in others)}
         orientation_figure(turned, known["Orientations"], folder / "orientations", affine=mask.affine)
         names.append("orientations")
     names += _region_figures(folder, study, methods)

@@ -119,10 +119,25 @@ def test_sidecars_beside_the_phase_are_read(tmp_path, head):
     assert told["Stages"]["background"]["Method"] == "vsharp" and told["Method"] == "tkd"
 
 
+def test_nan_in_phase_is_taken_out_where_it_may_be(tmp_path, head, capsys):
+    _, mask, _, _, signal = head
+    data, inner = np.moveaxis(np.angle(signal), 0, -1), tuple(np.argwhere(mask).mean(0).astype(int))
+    data[0, 0, 0, 1] = data[(*inner, 0)] = np.nan
+    kept = write(tmp_path / "mask.nii.gz", mask)
+    words = (write(tmp_path / "phase.nii.gz", data), "--input", "phase", "--b0", B0, "--te", *TE, "--mask", kept)
+    words = (*words, "--preset", "fast", "--no-figure", "--quiet")
+    assert infer(*words) == 2 and "got 1 voxels of NaN" in capsys.readouterr().err
+    assert infer(*words, "--nan-to-mask") == 0
+    notes = json.loads((tmp_path / "phase_Chimap.json").read_text())["Notes"]
+    assert [note[:19] for note in notes[:2]] == ["1 voxels of NaN or "] * 2
+    assert load_volume(tmp_path / "phase_desc-qsm_mask.nii.gz").data[inner] == 0
+
+
 @pytest.mark.parametrize(
     ("scale", "words", "message"),
     [
         (0.001, [], "--phase-units"),
+        (1, ["--te", *TE, "--noise", "nowhere.nii"], "--noise must go with a field"),
         (1, ["--te", "0.004", "0.010"], "one echo time for each of 3 echoes, got 2"),
         (1, ["--te", "0.010", "0.004", "0.018"], "te"),
         (1, [], "--mask must be given where there is no --magnitude"),

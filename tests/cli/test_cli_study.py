@@ -95,6 +95,17 @@ def test_two_orientations_on_two_grids_are_compared_and_added_to(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_truth_of_one_orientation_is_used_where_it_is(tmp_path):
+    write_subject(tmp_path / "s")
+    (tmp_path / "s" / "b" / "truth.nii.gz").unlink()
+    words = ["--data", str(tmp_path / "s"), "--methods", "tkd", "--quiet", "--lambda-subjects", "0"]
+    assert run_command("study", [str(tmp_path / "out"), *words]) == 0
+    assert "against the truth: mean ± std over 1 scans" in (tmp_path / "out" / "study.md").read_text()
+    assert np.isfinite(float(table(tmp_path / "out", "metrics_truth")[0]["NRMSE [%] mean"]))
+    assert (tmp_path / "out" / "figures" / "orientations.png").exists()
+
+
+@pytest.mark.slow
 def test_one_subject_that_fails_leaves_the_others_whole(tmp_path, capsys):
     write_subject(tmp_path / "data" / "good", truth=False)
     write_subject(tmp_path / "data" / "lone", truth=False, names=("a",))
@@ -131,6 +142,7 @@ def test_what_is_missing_is_said_in_a_line(tmp_path, options, message, capsys):
         (["--methods", "cosmos=tkd"], "other than truth and cosmos"),
         (["--methods", "../x=tkd"], "labels that can be file names"),
         (["--methods", "tkd", "--set", "tkd.treshold=1"], "did you mean threshold?"),
+        (["--methods", "tkd", "--set", "tv.weight=1"], "--set must be LABEL.KEY=VALUE, LABEL one of tkd"),
         (["--data", "nowhere"], "--data must be a folder"),
         (["--orientations", "0"], "--orientations must be 1 to 9"),
         (["--subjects", "0"], "--subjects must be at least 1"),

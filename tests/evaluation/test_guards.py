@@ -56,6 +56,9 @@ def test_left_background_is_told(head):
     z = np.linspace(-1, 1, field.shape[2])
     (line,) = warned(np.where(mask, field + 0.1 * z, 0), chi, mask, grid)
     assert "background field is left" in line and "--input totalfield" in line
+    total = field_map(np.where(mask, field + 0.1 * z, 0), mask, grid)
+    assert input_warnings(total, chi, total=True) == [], "of a one-step map its own field is judged"
+    assert any("sign" in line for line in input_warnings(total, -chi, total=True))
 
 
 @pytest.mark.parametrize("inside", [np.zeros, np.ones])

@@ -32,6 +32,13 @@ def test_a_magnitude_may_go_without_its_part(tmp_path):
     assert set(run.parts) == {"mag", "phase"} and not run.problem
 
 
+def test_scans_of_two_folders_share_no_name(tmp_path):
+    touch(tmp_path, "sub-1/anat/sub-1_T2starw.nii", "sub-1/swi/sub-1_part-mag_GRE.nii")
+    touch(tmp_path, "sub-1/swi/sub-1_part-phase_GRE.nii")
+    (run,) = find_runs(tmp_path)
+    assert str(run.folder) == "sub-1/swi" and not run.problem, "the one that is whole"
+
+
 @pytest.mark.parametrize(
     ("names", "reason"),
     [

@@ -37,6 +37,12 @@ def test_what_is_not_known_is_left_out():
     assert " T," not in text and "echo times" not in text
 
 
+def test_one_step_from_a_total_field_is_said_so():
+    stages = {"inversion": SIDECAR["Stages"]["inversion"] | {"Method": "tfi"}}
+    text = methods_paragraph(SIDECAR | {"InputKind": "totalfield", "Stages": stages})
+    assert "The total field was inverted, sources around the mask with it, by tfi" in text and "local" not in text
+
+
 def test_a_network_is_named_by_its_weights_and_what_it_was_trained_on():
     weights = {"sha256": "0123456789abcdef" * 4, "training_data": "24 subjects", "licence": "Apache-2.0"}
     inversion = {"Method": "learned", "Parameters": {"halo": 24}, "References": [], "Weights": weights}
