@@ -1,7 +1,6 @@
 """Measure the peak memory of `qsmjax bids` a scan, against what `cli.memory` estimates before it starts one.
 
-    python benchmarks/cohort_memory.py                       sizes and echoes as in the table of docs/cohorts.md
-    python benchmarks/cohort_memory.py --sizes 64 --echoes 1 4 --preset fast
+    python benchmarks/cohort_memory.py    python benchmarks/cohort_memory.py --sizes 64 --echoes 1 4 --preset fast
 
 Each scan is a ball of signal with noise, done in a process of its own.
 """
@@ -53,8 +52,8 @@ def measured(root: str, preset: str, pipe) -> None:
 def main() -> None:
     """Print a line a case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=(64, 96, 128))
-    parser.add_argument("--echoes", type=int, nargs="+", default=(1, 4, 8))
+    parser.add_argument("--sizes", type=int, nargs="+", default=(64, 96, 112))
+    parser.add_argument("--echoes", type=int, nargs="+", default=(1, 4, 6))
     parser.add_argument("--preset", default="default")
     args = parser.parse_args()
     context = multiprocessing.get_context("spawn")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from qsmjax.cli.errors import UserError, describe
+from qsmjax.cli.participant import LOGS
 from qsmjax.cli.scan import on_grid
 from qsmjax.io.aside import write_aside
 from qsmjax.io.bids import Run, find_beside
@@ -44,7 +45,7 @@ def summarise(runs: Sequence[Run], out: Path, derivatives: Sequence[Path], *, qu
     pictures, problems = {}, {}
     for run in runs:
         path = out / run.anat / f"{run.stem}_Chimap.nii.gz"
-        log = out / "logs" / f"{run.stem}.txt"
+        log = out / LOGS / f"{run.stem}.txt"
         try:
             if path.exists():
                 rows += _rows(run, path, find_beside((*derivatives, out), run, "dseg"))

@@ -14,6 +14,7 @@ each orientation the map turned back to it, with its mask and local field: what 
 
 import argparse
 import dataclasses
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -170,7 +171,7 @@ def orientation_folders(folder: Path, reference: str | None = None, *, least: in
 
 def _scan_files(folder: Path) -> tuple[str, list[Path]] | None:
     for kind in INPUTS:
-        files = _named(folder, kind)
+        files = named_files(folder, kind)
         if files:
             return kind, files
     return None
@@ -194,10 +195,13 @@ def _own_settings(pairs: Sequence[str], folders: list[Path]) -> list[str]:
     return [pair for stage, pair in named if stage not in BEFORE]
 
 
-def _named(folder: Path, word: str) -> list[Path]:
-    return sorted(
+def named_files(folder: Path, word: str) -> list[Path]:
+    """Return the files of a folder whose names begin with a word, in the order of the numbers in them."""
+    found = (
         path for path in folder.glob(f"{word}*") if path.name.endswith((".npy",) if word == "kspace" else SUFFIXES)
     )
+    # echo 10 comes after echo 9
+    return sorted(found, key=lambda path: [(len(part), part) for part in re.findall(r"\d+|\D+", path.name)])
 
 
 def read_orientation(
@@ -226,7 +230,7 @@ def read_orientation(
     words = [str(path) for path in files] + ["--input", kind, "--preset", preset, "--quiet"]
     flags = {"phase": ("mask", "magnitude"), "kspace": ("mask",)}.get(kind, ("mask", "magnitude", "noise"))
     for flag in flags:
-        found = _named(folder, flag)
+        found = named_files(folder, flag)
         words += [f"--{flag}", *(str(path) for path in found)] if found else []
     if (folder / "params.json").is_file():
         words += ["--params", str(folder / "params.json")]

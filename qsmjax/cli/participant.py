@@ -24,13 +24,14 @@ from qsmjax.cli.bids_scan import read_run
 from qsmjax.cli.errors import UserError, describe
 from qsmjax.cli.outputs import Result, sidecar
 from qsmjax.cli.stages import choose_stages, made_by
+from qsmjax.io.aside import write_aside
 from qsmjax.io.bids import Run, find_beside
 from qsmjax.io.nifti import save_volume
 from qsmjax.io.sidecar import load_json, save_json
 from qsmjax.physics.units import hz_per_ppm
 from qsmjax.report.paragraph import methods_paragraph
 
-RAW = "raw"
+RAW, LOGS = "raw", "logs"
 """How the derivatives' description calls the dataset that they come from."""
 
 
@@ -92,8 +93,9 @@ class Outcome:
 def work(job: Job) -> Outcome:
     """Make one scan's map; whatever goes wrong is told in the outcome and in the logs, and never raised."""
     started = time.perf_counter()
-    log = job.settings.out_dir / "logs" / f"{job.name}.txt"
+    log = None
     try:
+        log = placed(job.settings.out_dir, Path(LOGS)) / f"{job.name}.txt"
         target = inside(job.settings.out_dir, job.run.anat) / f"{job.name}_Chimap.nii.gz"
         state, words = "skipped", _finished(target, job)
         if words is None:
@@ -108,13 +110,27 @@ def work(job: Job) -> Outcome:
         words = describe(error) if known else f"{type(error).__name__}: {describe(error)} (an error of ours)"
         # a full disk or a folder that is gone must not stop the others
         with contextlib.suppress(OSError):
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(words + "\n" + ("" if known else traceback.format_exc()), encoding="utf-8")
+            _write_log(log, words + "\n" + ("" if known else traceback.format_exc()))
         return Outcome(job.name, "failed", words, time.perf_counter() - started)
 
 
+def _write_log(log: Path | None, words: str) -> None:
+    # None: where it would lie is no place of the derivatives
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with write_aside(log) as temporary:
+            temporary.write_text(words, encoding="utf-8")
+
+
 def inside(out_dir: Path, relative: Path) -> Path:
-    """Make a folder of the derivatives.
+    """Make a folder of the derivatives: `placed`, and there."""
+    folder = placed(out_dir, relative)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def placed(out_dir: Path, relative: Path) -> Path:
+    """Return where a folder of the derivatives is.
 
     Raises:
       UserError: if links would take it out of them.
@@ -126,7 +142,6 @@ def inside(out_dir: Path, relative: Path) -> Path:
         raise UserError(f"{folder} must be a folder, got links in a circle: remove them") from error
     if not real.is_relative_to(out_dir.resolve()):
         raise UserError(f"{folder} must lie in {out_dir}, got a link to {real}: remove it")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -111,11 +111,9 @@ def rim_excess(field: ArrayLike, mask: ArrayLike, geometry: Geometry, *, rim: fl
       rim: depth that counts as the rim [mm].
       deep: depth beyond which is deep [mm].
     """
-    inside, values = np.asarray(mask) != 0, np.asarray(field, np.float64)
-    size = np.asarray(geometry.voxel_size, np.float64)
-    depth = distance_transform_edt(np.pad(inside, 1), sampling=size)[1:-1, 1:-1, 1:-1]
+    inside, values, depth = np.asarray(mask) != 0, np.asarray(field, np.float64), _depth(mask, geometry)
     # a rim thinner than a voxel would hold none
-    outer, inner = values[inside & (depth <= max(rim, size.max()))], values[depth > deep]
+    outer, inner = values[inside & (depth <= max(rim, float(np.max(geometry.voxel_size))))], values[depth > deep]
     return float(outer.std() / inner.std()) if outer.size and inner.size and inner.std() > 0 else float("nan")
 
 
@@ -180,12 +178,16 @@ def tail_balance(chi: ArrayLike, mask: ArrayLike, geometry: Geometry, *, rim: fl
       geometry: its grid.
       rim: depth from the mask's edge that is left out, where errors are largest [mm].
     """
-    inside = np.asarray(mask) != 0
-    steps = max(1, round(rim / float(np.min(np.asarray(geometry.voxel_size)))))
-    deep = binary_erosion(inside, iterations=steps)
-    values = np.asarray(chi, np.float64)[deep if deep.any() else inside]
+    deep = _depth(mask, geometry) > rim
+    values = np.asarray(chi, np.float64)[deep if deep.any() else np.asarray(mask) != 0]
     low, middle, high = np.percentile(values, (0.5, 50, 99.5))
     return float((high + low - 2 * middle) / ((high - low) or 1))
+
+
+def _depth(mask: ArrayLike, geometry: Geometry) -> NDArray:
+    """Return how far each voxel lies inside a mask [mm]; zero outside."""
+    inside, size = np.asarray(mask) != 0, np.asarray(geometry.voxel_size, np.float64)
+    return distance_transform_edt(np.pad(inside, 1), sampling=size)[1:-1, 1:-1, 1:-1]
 
 
 def _block_means(values: NDArray, blocks: Sequence[int]) -> NDArray:

@@ -29,11 +29,11 @@ def check_card(file: Path, card: Mapping[str, Any], needed: Sequence[str] = NEED
     missing = [key for key in needed if key not in card]
     if missing:
         raise ValueError(f"{file} must say its {', '.join(needed)}, got a card without {missing[0]}: export it again")
-    for key, least in (("voxel_size", 0.0), ("b0_dir", -np.inf)):
+    for key, least, what in (("voxel_size", 0.0, "three lengths [mm]"), ("b0_dir", -np.inf, "three numbers")):
         value = card.get(key)
         fits = isinstance(value, list) and len(value) == 3 and all(_number(v) and v > least for v in value)
         if key in needed and not fits:
-            raise ValueError(f"{file}: {key} must be two numbers, got {str(value)[:80]}: export it again")
+            raise ValueError(f"{file}: {key} must be {what}, got {str(value)[:80]}: export it again")
     if "b0_dir" in needed and not any(card["b0_dir"]):
         raise ValueError(f"{file}: b0_dir must not be zero: export it again")
     names = [field.name for field in dataclasses.fields(Scaling)]

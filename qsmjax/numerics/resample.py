@@ -70,7 +70,7 @@ def _resample_axis(array: Array, axis: int, target: int, rolloff: float) -> Arra
     return jnp.moveaxis(jnp.fft.irfft(spectrum, target), -1, axis)
 
 
-def _window(cells: np.ndarray, n: int, rolloff: float) -> Float[np.ndarray, "k"]:
+def _window(cells: np.ndarray, n: int, rolloff: float) -> Float[np.ndarray, " k"]:
     """Weigh frequencies, given in cycles per field of view, for a grid of n voxels."""
     fall = np.clip((np.abs(cells) / (n / 2) - (1 - rolloff)) / rolloff, 0, 1)
     return (0.5 + 0.5 * np.cos(np.pi * fall)).astype(np.float32)

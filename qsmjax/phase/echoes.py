@@ -96,7 +96,7 @@ def as_echoes(name: str, signal: ArrayLike) -> Complex[Array, "echo x y z"]:
 
 
 def _line_through(
-    phase: Float[Array, "echo x y z"], weight: Float[Array, "echo x y z"], c: Float[Array, "echo"]
+    phase: Float[Array, "echo x y z"], weight: Float[Array, "echo x y z"], c: Float[Array, " echo"]
 ) -> tuple[Volume, Volume]:
     """Return the weighted line's slope over c, and its height at zero."""
     c = c[:, None, None, None]

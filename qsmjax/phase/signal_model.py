@@ -143,7 +143,7 @@ def _noise(signal: Echoes, off: Array, weight: Array, c: Array, mask: Mask | Non
     return noise_level(signal, off, inside, parameters=len(fitted))
 
 
-def fit_decay(magnitude: Float[Array, "echo x y z"], te: Float[Array, "echo"]) -> tuple[Volume, Volume]:
+def fit_decay(magnitude: Float[Array, "echo x y z"], te: Float[Array, " echo"]) -> tuple[Volume, Volume]:
     """Fit A exp(-R2* TE) to the magnitude: a line through its logarithm, twice, weighted by the squared signal.
 
     Returns:

@@ -117,7 +117,7 @@ def _waves(n: int, k: int) -> Complex[Array, "lag voxel"]:
     return jnp.asarray(np.exp(2j * np.pi * lags[:, None] * places / n), jnp.complex64)
 
 
-def _principal(matrix: Complex[Array, "y z coil coil"], reference: Complex[Array, "coil"]) -> tuple[Array, Array]:
+def _principal(matrix: Complex[Array, "y z coil coil"], reference: Complex[Array, " coil"]) -> tuple[Array, Array]:
     """Return the largest eigenvector, real along the reference, and its eigenvalue, by squaring the matrix."""
     power = matrix
     for _ in range(SQUARINGS):

@@ -132,7 +132,7 @@ def move(matrix: Float[Array, "4 4"], places: Float[Array, "3 n"]) -> Float[Arra
     return jnp.matmul(matrix[:3, :3], places, precision=HIGHEST) + matrix[:3, 3:]
 
 
-def interpolate(volume: Float[Array, "x y z"], places: Float[Array, "3 n"], *, taps: int) -> Float[Array, "n"]:
+def interpolate(volume: Float[Array, "x y z"], places: Float[Array, "3 n"], *, taps: int) -> Float[Array, " n"]:
     """Read a volume between its voxels, linearly (2 taps an axis) or cubically (4); zero beyond its outer voxels."""
     last = jnp.asarray(volume.shape)[:, None] - 1
     first = jnp.floor(places)
@@ -152,7 +152,7 @@ def interpolate(volume: Float[Array, "x y z"], places: Float[Array, "3 n"], *, t
 
 def inside_volume(
     shape: tuple[int, ...], places: Float[Array, "3 n"], margin: VectorLike = (-0.5, -0.5, -0.5)
-) -> Bool[Array, "n"]:
+) -> Bool[Array, " n"]:
     """Tell which places lie a margin inside the outer voxels; by default up to half a voxel beyond them."""
     edge = jnp.asarray(margin, jnp.float32)[:, None]
     return jnp.all((places >= edge) & (places <= jnp.asarray(shape)[:, None] - 1 - edge), axis=0)

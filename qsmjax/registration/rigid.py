@@ -58,8 +58,8 @@ class Points(NamedTuple):
     """
 
     places: Float[Array, "3 n"]
-    values: Float[Array, "n"]
-    weight: Float[Array, "n"]
+    values: Float[Array, " n"]
+    weight: Float[Array, " n"]
     margin: Float[Array, "3"]
     centre: Float[Array, "3"]
     moving: Float[Array, "x y z"]
@@ -211,7 +211,7 @@ def _normal_equations(motion: Motion, points: Points) -> tuple[Float[Array, "8 8
     return normal, jnp.matmul(rows * weight, b - scale * a, precision=HIGHEST)
 
 
-def _reached(points: Points, voxels: Float[Array, "3 n"]) -> Float[Array, "n"]:
+def _reached(points: Points, voxels: Float[Array, "3 n"]) -> Float[Array, " n"]:
     return jnp.where(inside_volume(points.moving.shape, voxels, points.margin), points.weight, 0)
 
 

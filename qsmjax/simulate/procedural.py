@@ -210,7 +210,7 @@ def _texture(key: Key[Array, ""], shape: Shape, size: Vector) -> Volume:
     return _unit(_filtered(key, shape, power))
 
 
-def _random_fields(key: Key[Array, ""], shape: Shape, size: Vector, wavelengths: Float[Array, "n"]) -> Array:
+def _random_fields(key: Key[Array, ""], shape: Shape, size: Vector, wavelengths: Float[Array, " n"]) -> Array:
     """Draw smooth fields of unit variance about the wavelengths [mm]."""
     k = frequencies(shape, size)
     radius = jnp.sqrt(k[0] ** 2 + k[1] ** 2 + k[2] ** 2)

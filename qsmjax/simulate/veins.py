@@ -24,8 +24,8 @@ class Balls(NamedTuple):
     """
 
     centre: Float[np.ndarray, "n 3"]
-    radius: Float[np.ndarray, "n"]
-    chi: Float[np.ndarray, "n"]
+    radius: Float[np.ndarray, " n"]
+    chi: Float[np.ndarray, " n"]
 
 
 def grow_veins(

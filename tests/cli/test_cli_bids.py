@@ -188,6 +188,11 @@ def test_nothing_is_written_through_links_or_into_other_datasets(dataset, tmp_pa
     (out / "sub-03").symlink_to(elsewhere)
     assert bids(dataset[0], out, *METHODS, "--participant-label", "03") == 1
     assert "got a link to" in capsys.readouterr().err and not list(elsewhere.iterdir())
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "logs").symlink_to(elsewhere)
+    assert bids(dataset[0], second, *METHODS, "--participant-label", "03") == 1
+    assert "got a link to" in capsys.readouterr().err and not list(elsewhere.iterdir())
     assert bids(dataset[0], dataset[0]) == 2
     (elsewhere / "dataset_description.json").write_text('{"GeneratedBy": [{"Name": "other"}]}')
     assert bids(dataset[0], elsewhere) == 2

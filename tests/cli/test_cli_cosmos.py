@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from qsmjax.cli.cosmos import named_files
 from qsmjax.cli.main import run_command
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.physics.dipole import forward_field
@@ -85,6 +86,13 @@ def test_what_cannot_be_gets_one_line(scans, tmp_path, words, message, capsys, m
     assert run_command("cosmos", [*words, "-o", "out"]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
+
+
+def test_echo_ten_comes_after_echo_nine(tmp_path):
+    names = [f"phase_echo-{number}.nii.gz" for number in range(1, 12)]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [path.name for path in named_files(tmp_path, "phase")] == names
 
 
 def test_an_orientation_without_a_magnitude_says_so(scans, tmp_path, capsys):

@@ -87,3 +87,6 @@ def test_the_tail_turns_with_the_sign(head):
     assert 0.1 < balance < 1 and plausibility.tail_balance(-chi, mask, GRID) == pytest.approx(-balance)
     # a reference is subtracted from a map: no part of its tails
     assert plausibility.tail_balance(chi + 0.5, mask, GRID) == pytest.approx(balance)
+    flat, inner = geometry(SHAPE, (0.5, 0.5, 3)), np.where(np.indices(SHAPE)[2] == 3, 1.0, 0.0) * np.ones(SHAPE)
+    inner[20, 20, 3] = 2.0
+    assert plausibility.tail_balance(inner, np.ones(SHAPE), flat) > 0.9, "two voxels of 3 mm are deeper than 5 mm"
