@@ -3,7 +3,9 @@
 import dataclasses
 import os
 import signal
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,6 +95,27 @@ def test_a_patch_is_turned_with_its_grid(seen):
         rise = np.median(steps[steps != 0])
         assert abs(patch["b0_dir"][axis] - 0.8 * rise) < 1e-6, "the axis of index 0, and its sign, go together"
         assert patch["features"].shape == (16, 16, 16, 8)
+
+
+class Known(nn.Module):
+    """A network that makes a change that is known."""
+
+    change: Any
+
+    def __call__(self, features, numbers):
+        return self.change, jnp.zeros_like(self.change)
+
+
+def test_the_loss_counts_from_the_start_whose_own_error_is_one(workdir, seen):
+    features, numbers = jnp.zeros((1, 16, 16, 16, unrolled.FEATURES)), jnp.zeros((1, unrolled.ABOUT))
+    params = NETWORK.init(jax.random.key(0), features, numbers)["params"]
+    kinds = learn.kinds_of(seen)
+    assert [len(scans) for scans in kinds] == [1, 1], "a head and a box"
+    batch = jax.tree.map(jnp.asarray, learn.draw(CONFIG, 0, kinds, 2))
+    for network, expected in ((NETWORK, 1), (Known(-correction.start_error(batch)), 0)):
+        terms = correction.loss_of(network, params, batch)[1]
+        found = [terms[name] for name in ("l1", "rms", "gradient", "dissimilarity")]
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_next_stage_sees_what_the_one_before_made(workdir, seen):
