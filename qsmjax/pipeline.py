@@ -96,7 +96,8 @@ def total_field(
     fit = fit_echoes(echoes, te, b0, mask)
     # one echo has no residual to judge by
     judged = fit.relative_residual if residual is not None and len(te) > 1 else None
-    kept, removed = reduce_mask(mask, judged, threshold=residual or CONSENSUS_RESIDUAL, erode=erode)
+    threshold = CONSENSUS_RESIDUAL if residual is None else residual
+    kept, removed = reduce_mask(mask, judged, threshold=threshold, erode=erode)
     made = field_map(
         fit.field,
         kept,

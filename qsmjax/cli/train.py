@@ -161,10 +161,11 @@ def choose_data(
     maps += [] if labels is None else load_labels(labels, config)
     if not maps:
         return Drawn(config), held_out
-    # all heads of the last label map: none of them may be one that the network knows under another shape
-    last = 1 if labels is None else config.variants
-    if not held_out and len(maps) > last:
-        maps, held_out = maps[:-last], maps[-last:]
+    # all maps of the last head, turned or bent: none may be of one that the network knows
+    last = [m.head == maps[-1].head for m in maps]
+    if not held_out and not all(last):
+        held_out = [m for m, own in zip(maps, last) if own]
+        maps = [m for m, own in zip(maps, last) if not own]
     return Patches(config, maps), held_out
 
 

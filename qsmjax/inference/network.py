@@ -107,9 +107,17 @@ def load_network(path: str | Path, *, after_removal: Callable[..., Solution] | N
             field, mask = route.to_network(field), route.mask_to_network(mask)
         box = bounding_box(mask)
         part = (field[box], mask[box])
-        made = apply(*part) if tile is None else apply_tiled(apply, part, tile=tile, halo=halo, stride=stride)
+        if tile is None:
+            made = np.asarray(apply(*part))
+        else:
+            # as the network pads: its poolings must fall on the same voxels
+            before = [-n % stride // 2 for n in part[0].shape]
+            padded = tuple(np.pad(volume, [(b, 0) for b in before]) for volume in part)
+            made = apply_tiled(apply, padded, tile=tile, halo=halo, stride=stride)[
+                tuple(slice(b, None) for b in before)
+            ]
         chi = np.zeros(field.shape, np.float32)
-        chi[box] = np.asarray(made)
+        chi[box] = made
         if route is not None:
             chi = route.to_scan(chi)
         return Solution(chi=jnp.where(field_map.mask, jnp.asarray(chi), 0))

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from scipy import ndimage
 
 from qsmjax.numerics.arrays import VectorLike
+from qsmjax.numerics.box import bounding_box
 from qsmjax.physics.geometry import Geometry
 
 SAME_SIZE = 0.02
@@ -79,8 +80,8 @@ def plan(mask: ArrayLike, scan: Geometry, voxel_size: VectorLike, b0_dir: Vector
     if np.allclose(size, target, rtol=SAME_SIZE) and cosine > SAME_DIRECTION:
         return None
     turn = rotation_between(np.asarray(scan.b0_dir, float), np.asarray(b0_dir, float))
-    inside = np.argwhere(np.asarray(mask))
-    low, high = inside.min(axis=0), inside.max(axis=0)
+    box = bounding_box(np.asarray(mask))
+    low, high = np.asarray([part.start for part in box]), np.asarray([part.stop - 1 for part in box])
     corners = np.array(np.meshgrid(*zip(low, high), indexing="ij")).reshape(3, -1)
     placed = turn @ (corners * size[:, None])
     first = placed.min(axis=1) - MARGIN * target

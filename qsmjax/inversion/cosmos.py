@@ -190,9 +190,13 @@ def check_orientations(field_maps: Sequence[FieldMap]) -> None:
     shapes = {f.field.shape for f in field_maps}
     if len(shapes) > 1:
         raise ValueError(f"field_maps must share one grid, got shapes {sorted(shapes)}: register and resample them")
+    sizes = jnp.stack([f.geometry.voxel_size for f in field_maps])
     directions = jnp.stack([f.geometry.b0_dir for f in field_maps])
-    if isinstance(directions, jax.core.Tracer):
+    if isinstance(directions, jax.core.Tracer) or isinstance(sizes, jax.core.Tracer):
         return
+    if not np.allclose(sizes, sizes[0], rtol=1e-3):
+        told = [[round(float(d), 4) for d in size] for size in np.unique(np.asarray(sizes), axis=0)]
+        raise ValueError(f"field_maps must share one grid, got voxels of {told} mm: register and resample them")
     if np.abs(np.asarray(jnp.sum(directions * directions[0], axis=-1))).min() > PARALLEL:
         raise ValueError(
             "field_maps must hold at least two directions of B0, got one: give each its own b0_dir in the axes of the "

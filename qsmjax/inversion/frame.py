@@ -12,6 +12,7 @@ the whole grid, padded alike, is the frame. Here, at the edge to concrete values
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -126,7 +127,7 @@ def _compiled(block: Block, static: tuple[tuple[str, Any], ...]) -> Block:
 
 
 def _is_static(value: Any) -> bool:
-    return isinstance(value, bool | int | str) or callable(value)
+    return isinstance(value, bool | numbers.Integral | str) or callable(value)
 
 
 def is_full(mask: Array) -> bool:

@@ -26,7 +26,7 @@ from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.weighting import masked_mean
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
-from qsmjax.numerics.operators import difference, difference_adjoint, laplacian_k
+from qsmjax.numerics.operators import difference, difference_adjoint, laplacian_k, root
 from qsmjax.numerics.solvers import Report, Solved, iterate
 from qsmjax.physics.geometry import Geometry
 
@@ -59,7 +59,7 @@ def nothing(field: Volume) -> Splits:
 
 def gradient_step(field: Volume, mask: Mask) -> Float[Array, ""]:
     """Choose the step in ∇chi [ppm/mm]: the root mean square of the field."""
-    return jnp.maximum(jnp.sqrt(masked_mean(field**2, mask)), 1e-12)
+    return jnp.maximum(root(masked_mean(field**2, mask)), 1e-12)
 
 
 def start_at(chi: Volume, dipole: Kernel, geometry: Geometry) -> Splits:

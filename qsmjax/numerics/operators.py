@@ -17,6 +17,11 @@ VectorField = Float[Array, "3 *batch x y z"]
 VOXELS = (1.0, 1.0, 1.0)
 
 
+def root(squared: Array) -> Array:
+    """Take the square root of what is not negative; at zero its gradient is zero, and not infinite."""
+    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+
+
 def gradient(volume: Volume, voxel_size: VectorLike = VOXELS) -> VectorField:
     """Take forward differences along x, y, z [per mm, or per voxel by default]."""
     size = as_vector("voxel_size", voxel_size)

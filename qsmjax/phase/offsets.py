@@ -13,14 +13,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
 from qsmjax.numerics.arrays import VectorLike, as_mask, as_vector
+from qsmjax.numerics.operators import root
 from qsmjax.numerics.smooth import gaussian_smooth
 from qsmjax.phase.echoes import as_echoes
 from qsmjax.phase.unwrap import check_echo_times, unwrap
 
+TURNS, CLEARLY = (0, 1, -1, 2, -2), 1.01
+"""Whole turns between the first and third echo that are tried, and how much better than none one must be."""
 Coils = Complex[Array, "echo coil x y z"]
 
 
@@ -88,7 +92,7 @@ def combine_coils(signal: ArrayLike, offsets: ArrayLike) -> Complex[Array, "echo
     if offsets.shape != coils.shape[1:]:
         raise ValueError(f"offsets.shape must be {coils.shape[1:]}, got {offsets.shape}")
     weight = jnp.abs(coils[0])
-    total = jnp.sqrt(jnp.sum(weight**2, axis=0))
+    total = root(jnp.sum(weight**2, axis=0))
     combined = jnp.sum(coils * (weight * jnp.exp(-1j * offsets)), axis=1)
     return jnp.where(total > 0, combined / jnp.where(total > 0, total, 1), 0)
 
@@ -97,7 +101,10 @@ def remove_bipolar(signal: ArrayLike, te: Sequence[float] | ArrayLike, mask: Arr
     """Remove the phase that a bipolar readout adds to every other echo: a constant and a slope along each axis.
 
     The field is known from the first and third echo, which share a polarity; what each next echo has beyond it
-    alternates in sign. Its slopes are found from neighbours, weighted by the signal, and need no unwrapping.
+    alternates in sign. Its slopes are found from neighbours, weighted by the signal, and need no unwrapping. Whole
+    turns between those two echoes are those by which the pairs agree best. Of echoes that are evenly spaced all turns
+    agree alike: there the field's median must stay below half a turn between the two (0.24 ppm at 3 T and 16 ms), or
+    the constant is off by half a turn.
 
     Args:
       signal: complex, echo x y z, at least three echoes.
@@ -119,11 +126,20 @@ def remove_bipolar(signal: ArrayLike, te: Sequence[float] | ArrayLike, mask: Arr
         raise ValueError(f"te must hold three echoes to tell a bipolar readout from the field, got {len(times)}")
     inside = jnp.ones(echoes.shape[1:], bool) if mask is None else as_mask("mask", mask, echoes.shape)
     rate = unwrap(jnp.angle(echoes[2] * jnp.conj(echoes[0])), inside) / (times[2] - times[0])
-    beyond = jnp.zeros(echoes.shape[1:], jnp.complex64)
-    for n in range(len(times) - 1):
-        pair = echoes[n + 1] * jnp.conj(echoes[n]) * jnp.exp(-1j * rate * (times[n + 1] - times[n]))
-        beyond = beyond + (pair if n % 2 == 0 else jnp.conj(pair))
-    constant, slopes, plane = _fit_plane(jnp.where(inside, beyond, 0))
+
+    def alternating(turns: int) -> Complex[Array, "x y z"]:
+        total = jnp.zeros(echoes.shape[1:], jnp.complex64)
+        for n, step in enumerate(np.diff(times)):
+            turned = rate * step + 2 * np.pi * turns * step / (times[2] - times[0])
+            pair = echoes[n + 1] * jnp.conj(echoes[n]) * jnp.exp(-1j * turned)
+            total = total + (pair if n % 2 == 0 else jnp.conj(pair))
+        return jnp.where(inside, total, 0)
+
+    found = jnp.stack([alternating(turns) for turns in TURNS])
+    agreement = jnp.sum(jnp.abs(found), axis=(1, 2, 3))
+    # evenly spaced, they differ by rounding
+    beyond = found[jnp.where(jnp.max(agreement) > CLEARLY * agreement[0], jnp.argmax(agreement), 0)]
+    constant, slopes, plane = _fit_plane(beyond)
     odd = (jnp.arange(len(times)) % 2)[:, None, None, None]
     return Bipolar(echoes * jnp.exp(-1j * odd * plane), constant, slopes)
 

@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
 from qsmjax.numerics.arrays import Mask, Volume
+from qsmjax.numerics.operators import root
 from qsmjax.numerics.solvers import iterate
 from qsmjax.physics.units import radians_per_ppm
 
@@ -123,11 +124,11 @@ def fit_signal(
     lost = np.pi / np.sqrt(3) / jnp.maximum(jnp.max(c) - (0.0 if known else jnp.min(c)), 1e-6)
     return EchoFit(
         field=field,
-        noise=jnp.minimum(_ratio(jnp.asarray(noise, jnp.float32), _root(spread), jnp.inf), lost),
+        noise=jnp.minimum(_ratio(jnp.asarray(noise, jnp.float32), root(spread), jnp.inf), lost),
         initial_phase=jnp.angle(jnp.exp(1j * phase)),
         r2star=r2star,
         amplitude=amplitude,
-        relative_residual=_root(
+        relative_residual=root(
             _ratio(jnp.sum(jnp.abs(signal - model) ** 2, axis=0), jnp.sum(jnp.abs(signal) ** 2, axis=0), 1.0)
         ),
     )
@@ -195,7 +196,7 @@ def noise_level(signal: Echoes, off: Float[Array, "echo x y z"], mask: Mask, *, 
     whole, whole_typical = _pooled(off, mask, free)
     fine, fine_typical = _pooled(*_mixed_difference(off, mask), free)
     level = jnp.where(fine_typical > INTERPOLATED**2 * whole_typical, fine, whole)
-    return _root(jnp.where(mask, level, whole_typical))
+    return root(jnp.where(mask, level, whole_typical))
 
 
 def _pooled(off: Float[Array, "echo x y z"], mask: Mask, free: int) -> tuple[Volume, Float[Array, ""]]:
@@ -252,7 +253,7 @@ def _finest_detail(signal: Echoes, mask: Mask) -> Float[Array, ""]:
     counted = _box_sum(inside.astype(jnp.float32))
     powers = [_ratio(_box_sum(jnp.where(inside, a**2 / gain, 0)), counted) for a in detail]
     quiet = jnp.min(jnp.stack([jnp.nanquantile(jnp.where(inside, p, jnp.nan), QUIET) for p in powers]))
-    return jnp.where(jnp.isfinite(quiet), _root(quiet) / SHORTFALL, 0)
+    return jnp.where(jnp.isfinite(quiet), root(quiet) / SHORTFALL, 0)
 
 
 def _median(values: Array, mask: Array) -> Float[Array, ""]:
@@ -270,10 +271,6 @@ def _box_sum(volume: Volume) -> Volume:
 def _ratio(above: Array, below: Array, otherwise: ArrayLike = 0.0) -> Array:
     # a safe denominator inside as well: `where` alone still sends NaN through the gradient
     return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), otherwise)
-
-
-def _root(squared: Array) -> Array:
-    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
 
 
 def _angle(values: Array) -> Array:

@@ -1,6 +1,7 @@
 """The noun that walks through the house: a field with all that is known of it."""
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -55,13 +56,14 @@ def field_map(
       radians_per_ppm: phase that one ppm made at the echo.
 
     Raises:
-      ValueError: if something is on another grid.
+      ValueError: if something is on another grid, or the noise is nowhere above zero in the mask.
     """
     field = as_volume("field", field)
     check_grid("field", field, geometry.shape)
     mask = as_mask("mask", jnp.ones(geometry.shape, bool) if mask is None else mask, geometry.shape)
     if noise is not None:
         noise = as_volume("noise", jnp.broadcast_to(jnp.asarray(noise, jnp.float32), geometry.shape))
+        _check_noise(noise, mask)
     if magnitude is not None:
         magnitude = as_volume("magnitude", magnitude)
         check_grid("magnitude", magnitude, geometry.shape)
@@ -75,6 +77,14 @@ def field_map(
         magnitude=magnitude,
         radians_per_ppm=radians_per_ppm,
     )
+
+
+def _check_noise(noise: Volume, mask: Mask) -> None:
+    """Check, where both are known, that some voxel was measured: one of no noise counts as one that was not."""
+    if isinstance(noise, jax.core.Tracer) or isinstance(mask, jax.core.Tracer) or not bool(jnp.any(mask)):
+        return
+    if not bool(jnp.any(mask & (noise > 0))):
+        raise ValueError("noise must be above zero in the mask, got none there: leave it out if it is not known")
 
 
 def spans_head(field_map: FieldMap) -> bool:

@@ -6,7 +6,9 @@ with a plus: paramagnetic tissue (iron) is positive in the field and in chi. Fie
 unit shows in the name.
 """
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -57,8 +59,15 @@ def _scale(units: str, b0: ArrayLike | None, te: ArrayLike | None) -> ArrayLike:
         return 1.0
     if b0 is None:
         raise ValueError(f"b0 must be given for a field in {units}: the field strength in tesla")
+    _check_positive("b0", b0)
     if units == "hz":
         return hz_per_ppm(b0)
     if te is None:
         raise ValueError("te must be given for a field in rad: the echo time in seconds")
+    _check_positive("te", te)
     return radians_per_ppm(b0, te)
+
+
+def _check_positive(name: str, value: ArrayLike) -> None:
+    if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
+        raise ValueError(f"{name} must be above zero, got {value}")

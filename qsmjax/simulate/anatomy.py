@@ -93,6 +93,8 @@ def anatomy(
 
 
 def _classes(labels: np.ndarray, table: Mapping[str, Sequence[int]], names: Sequence[str]) -> np.ndarray:
+    if labels.min() < 0:
+        raise ValueError(f"labels must not be negative, got {int(labels.min())}: is it a label map?")
     lookup = np.full(
         int(max(labels.max(), max(max(row) for row in table.values()))) + 1, names.index("muscle"), np.uint8
     )

@@ -1,8 +1,8 @@
 """What the brain's field lies in: air, bone and neck around it, the shim, and the phase of the coils.
 
 Outside its sources a field is harmonic, and every method that removes it goes by that. So it is made of the label map's
-cuboids without ringing (`physics.cuboids`), and read between their centres. The slice at each end of the map goes on
-beyond it, so that the neck does not end at the map.
+cuboids without ringing (`physics.cuboids`), and read between their centres. The lowest and the highest slice of the map
+go on beyond it, so that the neck does not end at the map.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from qsmjax.simulate.anatomy import Anatomy
 from qsmjax.simulate.sample import interpolate
 
 BEYOND = 40
-"""Voxels of the label map by which its first and last slices go on."""
+"""Voxels of the label map by which its lowest and highest slices go on."""
 
 
 def background_field(
@@ -43,8 +43,10 @@ def background_field(
     # relative to the air around the head, so that nothing lies beyond the map
     air = head.tissues[head.names.index("air")].chi
     source = np.where(head.brain, 0, source) - np.float32(air)
-    source = np.pad(source, ((0, 0), (0, 0), (BEYOND, BEYOND)), mode="edge")
-    field = np.asarray(cuboid_field(source, geometry_from_affine(head.affine, source.shape)))[:, :, BEYOND:-BEYOND]
+    up = int(np.argmax(np.abs(head.affine[2, :3]) / np.linalg.norm(head.affine[:3, :3], axis=0)))
+    source = np.pad(source, [(BEYOND, BEYOND) if axis == up else (0, 0) for axis in range(3)], mode="edge")
+    field = np.asarray(cuboid_field(source, geometry_from_affine(head.affine, source.shape)))
+    field = np.take(field, np.arange(BEYOND, source.shape[up] - BEYOND), axis=up)
     to_labels = np.linalg.inv(head.affine) @ affine
     # linear, and not cut to the scan's band: either would carry the field within bone and air, which give no signal,
     # into the brain. A harmonic function is its own mean over a voxel

@@ -6,9 +6,11 @@ B0 keeps to world z: what turns is the head with all that is in it.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from qsmjax.simulate.anatomy import Anatomy
 
@@ -28,13 +30,17 @@ def posture(head: Anatomy, index: int, tilt: float) -> Float[np.ndarray, "4 4"]:
       4x4, world to world [mm].
     """
     part, direction = ORIENTATIONS[index]
-    axis = np.asarray([np.cos(np.radians(direction)), np.sin(np.radians(direction)), 0.0])
-    cross = np.cross(np.eye(3), -axis)
-    turn = np.eye(3) + np.sin(part * tilt) * cross + (1 - np.cos(part * tilt)) * cross @ cross
+    axis = np.cos(np.radians(direction)), np.sin(np.radians(direction)), 0.0
+    turn = turn_about(axis, part * tilt)
     centre = head.affine[:3, :3] @ np.argwhere(head.brain).mean(0) + head.affine[:3, 3]
     motion = np.eye(4)
     motion[:3, :3], motion[:3, 3] = turn, centre - turn @ centre
     return motion
+
+
+def turn_about(axis: Sequence[float], angle: float) -> Float[np.ndarray, "3 3"]:
+    """Return the rotation by an angle [rad] about an axis, by the right-hand rule and in double precision."""
+    return Rotation.from_rotvec(angle * np.asarray(axis, float) / np.linalg.norm(axis)).as_matrix()
 
 
 def moved(head: Anatomy, motion: Float[np.ndarray, "4 4"]) -> Anatomy:

@@ -26,6 +26,7 @@ from qsmjax.physics.units import radians_per_ppm
 from qsmjax.simulate.anatomy import Anatomy
 from qsmjax.simulate.background import at_centres, background_field, coil_phase
 from qsmjax.simulate.fibres import fibre_magnetisation
+from qsmjax.simulate.posture import turn_about
 from qsmjax.simulate.sample import Parts, sample
 
 FINE = 0.55
@@ -94,9 +95,7 @@ def grid_around(
       about: axis of that turn.
       margin: room on all sides of the brain [mm].
     """
-    axis = np.asarray(about, float) / np.linalg.norm(about)
-    cross = np.cross(np.eye(3), -axis)
-    turn = np.eye(3) + np.sin(tilt) * cross + (1 - np.cos(tilt)) * cross @ cross
+    turn = turn_about(about, tilt)
     world = np.argwhere(head.brain)[::7] @ head.affine[:3, :3].T + head.affine[:3, 3]
     own = world @ turn
     low, high = own.min(0) - margin, own.max(0) + margin

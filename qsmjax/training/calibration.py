@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from qsmjax.models import unrolled
-from qsmjax.models.correction import UNCALIBRATED, Correction, correct
-from qsmjax.training.scans import rounded
-from qsmjax.training.sight import Seen
+from qsmjax.models.correction import UNCALIBRATED, Correction
+from qsmjax.training.sight import Seen, correct_seen
 
 SPOTS = 3000
 """Voxels of each scan that the deviation is calibrated on."""
@@ -29,14 +26,10 @@ def calibrate(network: Correction, params: Any, scans: Sequence[Seen], seed: int
     """
     rng, spreads, errors = np.random.default_rng(seed), [], []
     for seen in scans:
-        x, y, z = seen.mask.shape
-        features = jnp.pad(seen.features.astype(np.float32), [*[(0, rounded(n) - n) for n in (x, y, z)], (0, 0)])
-        numbers = unrolled.about(jnp.asarray(seen.voxel_size), jnp.asarray(seen.b0_dir))
-        change, spread = correct(network, params, features, numbers)
-        sharp = unrolled.corrected(features, change).sharp
-        error = (np.asarray(sharp)[:x, :y, :z] - seen.chi)[seen.mask]
+        maps, spread = correct_seen(seen, network, params)
+        error = (np.asarray(maps.sharp) - seen.chi)[seen.mask]
         spots = rng.choice(error.size, SPOTS)
-        spreads.append(np.asarray(spread)[:x, :y, :z][seen.mask][spots])
+        spreads.append(spread[seen.mask][spots])
         errors.append(np.log(np.abs(error - error.mean())[spots] + 1e-7))
     known, wanted = np.concatenate(spreads), np.concatenate(errors)
 

@@ -44,7 +44,8 @@ class TrainConfig:
       lesions: chance of each lesion in heads that are drawn (`simulate.random_chi`).
 
       batch: samples a step, over all devices.
-      accumulate: parts that a batch is worked off in, one after the other, to save memory.
+      accumulate: parts that a batch is worked off in, one after the other, to save memory; each has batch norms of its
+        own.
       steps: of the optimiser.
       learning_rate, warmup, schedule: rate after `warmup` steps; then "constant", or "cosine" to zero.
       clip: largest norm of the gradient; 0 for any.
@@ -118,8 +119,9 @@ class TrainConfig:
         """
         self._positive("width", "kernel", "blocks", "subjects", "scans", "variants", "stages", "batch", "accumulate")
         self._positive("steps", "validate_every", "checkpoint_every")
-        self._positive("learning_rate", "patch", "voxel_size", "grid", "validation_shape")
-        for name in ("depth", "warmup", "clip", "noise", "chi_scale", "loss_l1", "loss_model", "loss_gradient"):
+        self._positive("learning_rate", "patch", "voxel_size", "grid", "validation_shape", "validation_heads")
+        losses = ("loss_l1", "loss_model", "loss_gradient")
+        for name in ("seed", "depth", "warmup", "clip", "noise", "chi_scale", "validation_noise", *losses):
             self._must(name, min(_as_tuple(getattr(self, name))) >= 0, "not be negative")
         for name in ("ema", "momentum", "negate", "lesions", "measured"):
             self._must(name, 0 <= getattr(self, name) <= 1, "lie between 0 and 1")
@@ -133,7 +135,10 @@ class TrainConfig:
         for name in ("noise", "chi_scale"):
             low, high = getattr(self, name)
             self._must(name, low <= high, "be the least and the largest value")
-        build(self.model())
+        stride = getattr(build(self.model()), "stride", None)
+        if stride is not None:
+            fits = len(set(self.patch)) == 1 and self.patch[0] % stride == 0
+            self._must("patch", fits, f"be three times the same multiple of {stride}")
 
     def model(self) -> dict[str, Any]:
         """Return the part that `models.build` takes."""

@@ -21,12 +21,13 @@ ALL = slice(None)
 
 @dataclasses.dataclass(frozen=True)
 class Maps:
-    """One subject: a susceptibility map with its mask and, where it was measured, its field [ppm]."""
+    """A susceptibility map with its mask and, where it was measured, its field [ppm]; `head` names whose it is."""
 
     name: str
     chi: NDArray[np.float32]
     mask: NDArray[np.bool_]
     field: NDArray[np.float32] | None = None
+    head: str = ""
 
 
 @runtime_checkable
@@ -132,8 +133,7 @@ def grid_corners(shape: Sequence[int], patch: Sequence[int], counts: Sequence[in
     """
     axes = []
     for n, p, count in zip(shape, patch, counts):
-        stride = (n - p) // max(count - 1, 1)
-        axes.append(sorted({i * stride for i in range(count)}))
+        axes.append(sorted({round(i * (n - p) / max(count - 1, 1)) for i in range(count)}))
     return [(x, y, z) for x in axes[0] for y in axes[1] for z in axes[2]]
 
 

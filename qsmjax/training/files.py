@@ -7,6 +7,7 @@
 Folders are searched through.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ CHI = ("_chi", "_Chimap", "_chimap")
 MASK = ("_mask", "_desc-brain_mask")
 FIELD = ("_localfield", "_field", "_fieldmap")
 DEVIATION = "_desc-std"
+MATRIX = "_to_reference.mat"
+"""What `qsmjax cosmos` leaves beside each orientation of a head."""
 SUFFIXES = (".nii.gz", ".nii")
 SAME_SIZE = 0.05
 """Relative difference in voxel size that training takes for none."""
@@ -69,7 +72,15 @@ def _load(path: Path, config: TrainConfig) -> Maps:
             f"{field_path} must have B0 along its third axis: turn it, or train on the map without its field"
         )
     keep = lambda array: np.where(mask, array, 0).astype(np.float32)
-    return Maps(path.name, keep(chi), mask, None if field is None else keep(field))
+    return Maps(path.name, keep(chi), mask, None if field is None else keep(field), _head_of(path))
+
+
+def _head_of(path: Path) -> str:
+    """Tell whose a map is: the folder's, if it was registered to others there, a subject's by name, or its own."""
+    if _mate(path, (MATRIX,), ("",)) is not None:
+        return str(path.parent)
+    subject = re.match(r"sub-[0-9A-Za-z]+", path.name)
+    return subject.group() if subject else str(path)
 
 
 def _values(path: Path, volume: NiftiVolume) -> NDArray[np.float32]:
@@ -81,8 +92,8 @@ def _values(path: Path, volume: NiftiVolume) -> NDArray[np.float32]:
     return data
 
 
-def _mate(path: Path, ends: Sequence[str]) -> Path | None:
+def _mate(path: Path, ends: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> Path | None:
     stem = next(path.name.removesuffix(s) for s in SUFFIXES if path.name.endswith(s))
     stem = next(stem.removesuffix(end) for end in CHI if stem.endswith(end))
-    candidates = [path.with_name(stem + end + suffix) for end in ends for suffix in SUFFIXES]
+    candidates = [path.with_name(stem + end + suffix) for end in ends for suffix in suffixes]
     return next((c for c in candidates if c.is_file()), None)

@@ -60,4 +60,4 @@ def _draw(path: Path, number: int, variant: int, config: TrainConfig) -> Maps:
     chi = cut(parts.chi * parts.brain)
     # a field tells nothing of chi's mean, and a network can't learn it
     name = f"{path.name} ({variant})" if variant else path.name
-    return Maps(name, np.where(mask, chi - chi[mask].mean(), 0).astype(np.float32), mask)
+    return Maps(name, np.where(mask, chi - chi[mask].mean(), 0).astype(np.float32), mask, head=str(path))

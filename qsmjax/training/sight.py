@@ -82,14 +82,18 @@ _start, _look = jax.jit(unrolled.start), jax.jit(unrolled.look)
 
 def see_next(example: Example, seen: Seen, network: Correction, params: Any) -> Seen:
     """Let the physics look at the map that a stage makes of what it saw."""
+    begun, _ = correct_seen(seen, network, params)
+    return see(example, lambda field, *_: unrolled.Start(*[pad_to(part, field.shape) for part in begun]))
+
+
+def correct_seen(seen: Seen, network: Correction, params: Any) -> tuple[unrolled.Start, Float[np.ndarray, "x y z"]]:
+    """Return the maps that a stage makes of what it saw [ppm], and its spread [log ppm]; zero outside the mask."""
     x, y, z = seen.mask.shape
     features = jnp.pad(seen.features.astype(np.float32), [*[(0, rounded(n) - n) for n in (x, y, z)], (0, 0)])
     numbers = unrolled.about(jnp.asarray(seen.voxel_size), jnp.asarray(seen.b0_dir))
-    change, _ = correct(network, params, features, numbers)
-    begun = unrolled.corrected(features, change)
-    inside = lambda part: np.where(seen.mask, np.asarray(part)[:x, :y, :z], 0)
-    maps = [inside(part) for part in begun]
-    return see(example, lambda field, *_: unrolled.Start(*[pad_to(part, field.shape) for part in maps]))
+    change, spread = correct(network, params, features, numbers)
+    inside = lambda part: jnp.where(seen.mask, part[:x, :y, :z], 0)
+    return unrolled.Start(*map(inside, unrolled.corrected(features, change))), np.asarray(inside(spread))
 
 
 def see_bank(

@@ -2,7 +2,9 @@
 
     gradient = Σ over devices and parts of ∂ (Σ_i weight_i sum_i) / (voxels of the whole batch)
 
-The voxels are counted before any gradient is taken, so parts and devices add up to the gradient of the whole batch.
+The voxels are counted before any gradient is taken, so that all of them weigh alike however the batch is shared. Over
+devices that is the gradient of the whole batch. Parts that are worked off one after the other (`accumulate`) have batch
+norms of their own, as a smaller batch would.
 """
 
 from functools import partial
@@ -68,7 +70,7 @@ def gradient_of(
     network: nn.Module,
     axis_name: str | None = None,
 ) -> tuple[Any, Float[Array, "3"], Any, Float[Array, ""]]:
-    """Return the whole batch's gradient, the sums of the loss's terms, the new running statistics, the voxel count."""
+    """Return the batch's gradient, the sums of the loss's terms, the new running statistics, the voxel count."""
     voxels = losses.count(samples.mask, axis_name)
     lossy = partial(
         _part_loss, config=config, network=network, scaling=state.scaling, axis_name=axis_name, voxels=voxels

@@ -26,6 +26,20 @@ def test_every_network_has_its_file_and_its_card():
         assert options_of(function) == options_of(load_shipped(name))
 
 
+def test_tiles_of_a_qsmnet_are_the_whole():
+    mask = np.zeros(SHAPE)
+    mask[2:25, 3:24, 1:22] = 1
+    scan = field_map(np.random.default_rng(1).normal(size=SHAPE) * 0.01, mask, geometry(SHAPE), noise=1e-3)
+    whole, tiled = (np.asarray(qsmjax.load("qsmnet")(scan, tile=tile).chi) for tile in (None, 64))
+    np.testing.assert_allclose(tiled, whole, atol=1e-6)
+
+
+def test_an_empty_mask_is_refused_on_any_grid():
+    for size in (1, 2):
+        with pytest.raises(ValueError, match="mask must have at least one voxel"):
+            qsmjax.load("qsmnet")(field_map(np.ones(SHAPE), np.zeros(SHAPE), geometry(SHAPE, (size, 1, 1))))
+
+
 @pytest.mark.parametrize("name", ["qsmnet", "qsmnet_plus"])
 def test_a_shipped_qsmnet_has_less_error_than_a_closed_form(name):
     grid = geometry(SHAPE, (1, 1, 1), (0, 0, 1))

@@ -63,3 +63,5 @@ def test_one_direction_is_refused():
         cosmos([same])
     with pytest.raises(ValueError, match="at least two directions of B0"):
         cosmos([same, same])
+    with pytest.raises(ValueError, match=r"share one grid, got voxels of .*2\.0"):
+        cosmos([same, field_map(jnp.ones(SHAPE), None, geometry(SHAPE, (1, 1, 2), (0, 1, 0)))])

@@ -51,6 +51,12 @@ def test_gradient_through_the_unrolled_iterations(name):
     assert_agrees_with_finite_differences(loss, local.field)
 
 
+def test_gradient_at_a_field_of_zero_is_finite():
+    local = local_map()
+    loss = lambda field: jnp.sum(METHODS["tv"](local.replace(field=field), max_iterations=3, tolerance=None).chi)
+    assert np.isfinite(jax.grad(loss)(jnp.zeros_like(local.field))).all()
+
+
 @pytest.mark.parametrize("name", ONE_STEP)
 def test_gradient_through_one_step_methods(name):
     """Their start is unrolled too; no voxel may cross the limit of steepness."""

@@ -1,5 +1,6 @@
 """Offsets of coils and of a bipolar readout are found, and the field is what remains."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -54,6 +55,19 @@ def test_a_bipolar_readout_is_undone():
     assert error[1] < 0.005 < error[0]
     untouched = remove_bipolar(clean, TE, BALL)
     np.testing.assert_allclose(untouched.signal[:, BALL], clean[:, BALL], atol=2e-3)
+
+
+def test_whole_turns_of_the_field_are_no_bipolar_phase():
+    radians = np.asarray(radians_per_ppm(B0, np.asarray(TE, np.float32)))[:, None, None, None]
+    far = np.exp(1j * radians * (0.2 * FIELD + 0.5))
+    fixed = remove_bipolar(far, TE, BALL)
+    assert abs(float(fixed.constant)) < 1e-3 and np.abs(fixed.slopes).max() < 1e-3
+
+
+def test_a_voxel_without_signal_has_a_gradient_of_zero():
+    echoes = jnp.ones((2, 3, 4, 4, 4), jnp.complex64).at[:, :, 0, 0, 0].set(0)
+    loss = lambda scale: jnp.sum(jnp.abs(combine_coils(scale * echoes, jnp.zeros((3, 4, 4, 4)))))
+    assert np.isfinite(jax.grad(loss)(1.0))
 
 
 def test_too_few_echoes_are_refused():

@@ -21,6 +21,11 @@ def test_without_a_mask_the_field_is_known_everywhere():
     assert field_map(np.ones(GRID.shape), None, GRID).mask.all()
 
 
+def test_a_noise_of_zero_is_refused():
+    with pytest.raises(ValueError, match="noise must be above zero in the mask"):
+        field_map(np.ones(GRID.shape), None, GRID, noise=0.0)
+
+
 @pytest.mark.parametrize("name", ["field", "mask", "magnitude"])
 def test_another_grid_is_refused_by_name(name):
     given = {"field": np.ones(GRID.shape), "mask": None, "magnitude": None}

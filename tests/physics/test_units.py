@@ -24,6 +24,8 @@ def test_one_ppm_at_three_tesla():
     [
         ("hz", {}, "b0 must be given"),
         ("rad", {"b0": 3.0}, "te must be given"),
+        ("hz", {"b0": 0.0}, "b0 must be above zero"),
+        ("rad", {"b0": 3.0, "te": -0.01}, "te must be above zero"),
         ("tesla", {"b0": 3.0}, "units must be one of ppm, hz, rad, got 'tesla'"),
     ],
 )

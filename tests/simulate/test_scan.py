@@ -11,6 +11,7 @@ from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.signal import gradient_echo, r2s_at
 from qsmjax.physics.units import radians_per_ppm
 from qsmjax.simulate.anatomy import anatomy
+from qsmjax.simulate.background import background_field
 from qsmjax.simulate.lesions import Lesion, place_lesions
 from qsmjax.simulate.sample import sample
 from qsmjax.simulate.scan import grid_around, refine, scan
@@ -141,6 +142,18 @@ def test_the_background_outweighs_the_local_field_and_leaves_it_alone(head, scan
     outside = made.total - made.clean
     assert curvature(outside) < 0.1 * curvature(made.clean)
     assert np.isfinite(made.total).all() and np.isfinite(made.signal).all()
+
+
+def test_the_background_is_the_same_however_the_labels_are_stored(labels, affine, scanned):
+    labels = labels.copy()
+    labels[8:20, 8:20, :4] = 507
+    turned = affine[:, [0, 2, 1, 3]]
+    made = []
+    for stored, where in ((labels, affine), (labels.transpose(0, 2, 1), turned)):
+        head = anatomy(jax.random.key(0), stored, where, veins=0)
+        grid, mask = scanned.grid, scanned.mask
+        made.append(background_field(jax.random.key(1), head, grid.affine, grid.shape, mask, shim=0.0)[mask])
+    assert np.std(made[1] - made[0]) < 1e-3 * np.std(made[0])
 
 
 def test_lesions_and_veins_stay_where_they_belong(head, affine):

@@ -50,12 +50,20 @@ def test_settings_are_typed():
         ("activation=tanh", "activation must be one of relu"),
         ("dtype=float64", "dtype must be one of float32"),
         ("ema=1", "ema must be below 1"),
+        ("seed=-1", "seed must not be negative"),
+        ("validation_heads=0", "validation_heads must be positive"),
         ("schedule=linear", "schedule must be constant or cosine"),
     ],
 )
 def test_a_wrong_setting_is_told(text, message):
     with pytest.raises(ValueError, match=message):
         with_settings(TrainConfig(), [text])
+
+
+def test_a_patch_must_fit_the_network_that_is_folded():
+    for patch in ("20", "48,32,32"):
+        with pytest.raises(ValueError, match="patch must be three times the same multiple of 8"):
+            with_settings(preset("learned"), [f"patch={patch}"])
 
 
 def test_an_unknown_preset_names_the_nearest():

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from qsmjax.cli.train import choose_data
 from qsmjax.io.nifti import new_volume, save_volume
 from qsmjax.training.config import TrainConfig, with_settings
 from qsmjax.training.data import Drawn, Maps, Patches, grid_corners
@@ -54,8 +55,9 @@ def test_the_grid_of_the_paper_overlaps_by_two_thirds():
     assert len(corners) == 336
     for axis, n in enumerate(shape):
         starts = sorted({c[axis] for c in corners})
-        assert starts[0] == 0 and starts[-1] + 64 <= n
+        assert starts[0] == 0 and starts[-1] + 64 == n
         assert 0.6 < 1 - np.diff(starts)[0] / 64 < 0.7
+    assert sorted({c[0] for c in grid_corners((69, 64, 64), (64, 64, 64), (7, 1, 1))}) == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_map_smaller_than_the_patch_is_centred_in_it():
@@ -106,6 +108,21 @@ def test_maps_and_their_mates_are_found_by_name(tmp_path):
     np.testing.assert_array_equal(one.field, subject.field)
     np.testing.assert_array_equal(one.mask, subject.mask)
     assert two.field is None and two.mask.sum() == np.count_nonzero(two.chi)
+
+
+def test_no_head_is_trained_on_and_validated_by(tmp_path):
+    for number in (1, 2):
+        folder = tmp_path / f"head{number}"
+        folder.mkdir()
+        for name in ("upright", "turned"):
+            write(folder / f"{name}_chi.nii.gz", ball(seed=number).chi)
+            (folder / f"{name}_to_reference.mat").touch()
+    source, held_out = choose_data(CONFIG, str(tmp_path), None, None)
+    assert [m.name for m in held_out] == ["turned_chi.nii.gz", "upright_chi.nii.gz"]
+    assert {m.head for m in held_out} == {str(tmp_path / "head2")} and {m.head for m in source.maps} == {
+        str(tmp_path / "head1")
+    }
+    assert choose_data(CONFIG, str(tmp_path / "head1"), None, None)[1] == [], "of one head all is trained on"
 
 
 def test_files_that_do_not_fit_are_told(tmp_path):
