@@ -130,7 +130,7 @@ def test_other_axes_give_the_same_map_and_its_deviation(tmp_path, words):
         np.testing.assert_array_equal(load_volume(tmp_path / "out.nii").affine, load_volume(path).affine)
         beside = lambda name: load_volume(tmp_path / f"out_{name}.nii.gz").data
         np.testing.assert_allclose(told["B0Direction"], b0_dir if given else _b0_dir(affine), atol=1e-6)
-        return found, beside("desc-std_Chimap"), beside("desc-local_fieldmap"), beside("mask")
+        return found, beside("desc-std_Chimap"), beside("desc-local_fieldmap"), beside("desc-qsm_mask")
 
     expected = run(lambda volume: volume, AFFINE)
     for turn, back, affine in orders():
