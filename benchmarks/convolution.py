@@ -9,11 +9,11 @@ turn.
 """
 
 import argparse
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import best
 
 from qsmjax.models import convolution
 
@@ -72,20 +72,6 @@ def torch_forms(maps, weights, cotangent) -> dict:
         "convolution, PyTorch": lambda: torch.nn.functional.conv3d(t_maps, t_weights, padding=pad),
         "weights, PyTorch": lambda: torch.nn.grad.conv3d_weight(t_maps, t_weights.shape, t_cotangent, padding=pad),
     }
-
-
-def best(calls: dict, repeat: int) -> dict[str, tuple[float, float]]:
-    """Return the least wall and processor time of each call, all called in turn."""
-    for call in calls.values():
-        call()
-    times: dict[str, tuple[float, float]] = {}
-    for _ in range(repeat):
-        for name, call in calls.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            call()
-            now = time.perf_counter() - wall, time.process_time() - cpu
-            times[name] = tuple(map(min, now, times.get(name, now)))
-    return times
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ measured in turns and the least of each is taken, so that other work on the mach
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.fft
+from timing import best
 
 from qsmjax.inversion.direct import solve_tkd
 from qsmjax.inversion.tv import solve_tv
@@ -48,24 +48,13 @@ def main() -> None:
             mask,
             grid,
         )
-    seconds = least_seconds(tasks, args.repeats)
+    seconds = {name: wall for name, (wall, _) in best(tasks, args.repeats).items()}
     pair = min(seconds["scipy pair"], seconds["jax pair"])
     iteration = (seconds[f"tv {COUNTS[1]}"] - seconds[f"tv {COUNTS[0]}"]) / (COUNTS[1] - COUNTS[0])
     print(f"shape {tuple(args.shape)}, transformed at {shape}")
     print(f"rfftn + irfftn: jax {seconds['jax pair']:.3f} s, scipy {seconds['scipy pair']:.3f} s")
     print(f"tkd, whole:     {seconds['tkd']:.3f} s = {seconds['tkd'] / pair:.2f} pairs (bar: 3)")
     print(f"tv, iteration:  {iteration:.3f} s = {iteration / (2 * pair):.2f} times its two pairs (bar: 2)")
-
-
-def least_seconds(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Run every task in turn, `repeats` times over, and return the least time of each [s]."""
-    seconds = dict.fromkeys(tasks, float("inf"))
-    for _ in range(repeats):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
-    return seconds
 
 
 def _ready(function: Callable, *args: object) -> Callable[[], object]:

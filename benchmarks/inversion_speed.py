@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.fft
-from fft_bound import least_seconds
+from timing import best
 
 from qsmjax import load
 from qsmjax.inversion import METHODS
@@ -105,9 +105,7 @@ def print_bound(scan: FieldMap, methods: list[str], repeats: int) -> None:
             "few": lambda name=name: run(name, COUNTS[0]),
             "more": lambda name=name: run(name, COUNTS[1]),
         }
-        for task in tasks.values():
-            task()
-        least = least_seconds(tasks, repeats)
+        least = {name: wall for name, (wall, _) in best(tasks, repeats).items()}
         pair = min(least["scipy"], least["jax"])
         iteration = (least["more"] - least["few"]) / (COUNTS[1] - COUNTS[0])
         print(

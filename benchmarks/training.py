@@ -10,13 +10,13 @@ PyTorch ours is timed alone.
 
 import argparse
 import importlib.util
-import time
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from timing import best
 
 from qsmjax.models.build import build
 from qsmjax.training.config import preset, with_settings
@@ -156,20 +156,6 @@ def torch_step(config, field, chi):
             torch.cuda.synchronize()
 
     return call
-
-
-def best(calls: dict, repeat: int) -> dict[str, tuple[float, float]]:
-    """Return the least wall and processor time of each call, all called in turn after one that warms up."""
-    for call in calls.values():
-        call()
-    times: dict[str, tuple[float, float]] = {}
-    for _ in range(repeat):
-        for name, call in calls.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            call()
-            now = time.perf_counter() - wall, time.process_time() - cpu
-            times[name] = tuple(map(min, now, times.get(name, now)))
-    return times
 
 
 if __name__ == "__main__":
