@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex
 
-from qsmjax.cli.echoes import scan_of_echoes
+from qsmjax.cli.echoes import scaled_phase, scan_of_echoes
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import Scan, grid_of, on_grid, single_volume
 from qsmjax.cli.stages import Stage
@@ -19,7 +19,7 @@ from qsmjax.io.nifti import NiftiVolume, load_volume
 from qsmjax.io.sidecar import ScanParameters
 from qsmjax.phase.echoes import echoes_from_phase
 from qsmjax.phase.mask import magnitude_mask
-from qsmjax.phase.scaling import complex_from_parts, phase_to_radians
+from qsmjax.phase.scaling import complex_from_parts
 from qsmjax.physics.units import GAMMA
 
 NOMINAL_APART = 0.1
@@ -66,14 +66,7 @@ def read_run(run: Run, root: Path, stage: Stage, args: argparse.Namespace, mask:
         magnitude = np.abs(np.asarray(signal))
         notes.append("echoes from real and imaginary parts")
     else:
-        scaled = phase_to_radians(
-            phase,
-            units=args.phase_units,
-            scl_slope=first.slope,
-            scl_inter=first.intercept,
-            stored_as_float=first.stored_as_float,
-            manufacturer=told.manufacturer,
-        )
+        scaled = scaled_phase(phase, first, args, told.manufacturer)
         notes.append(f"phase scaled as {scaled.rule}")
         magnitude = _part(run, "mag", first, phase) if "mag" in run.parts else None
         if magnitude is not None:

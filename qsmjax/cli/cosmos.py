@@ -201,7 +201,8 @@ def named_files(folder: Path, word: str) -> list[Path]:
         path for path in folder.glob(f"{word}*") if path.name.endswith((".npy",) if word == "kspace" else SUFFIXES)
     )
     # echo 10 comes after echo 9
-    return sorted(found, key=lambda path: [(len(part), part) for part in re.findall(r"\d+|\D+", path.name)])
+    order = lambda part: (0, int(part), "") if part.isdecimal() else (1, 0, part)
+    return sorted(found, key=lambda path: [order(part) for part in re.findall(r"\d+|\D+", path.name)])
 
 
 def read_orientation(

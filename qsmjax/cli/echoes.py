@@ -16,7 +16,7 @@ from qsmjax.io.nifti import NiftiVolume, load_volume
 from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
 from qsmjax.phase.echoes import echoes_from_phase
 from qsmjax.phase.mask import magnitude_mask
-from qsmjax.phase.scaling import phase_to_radians, undo_alternation
+from qsmjax.phase.scaling import ScaledPhase, phase_to_radians, undo_alternation
 from qsmjax.physics.axes import nearest_axes
 from qsmjax.physics.geometry import Geometry
 from qsmjax.physics.units import GAMMA
@@ -57,18 +57,25 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     else:
         raise UserError("--mask must be given where there is no --magnitude to find the head from")
     stored, mask, lost = without_nan(stored, mask, args)
-    scaled = phase_to_radians(
+    scaled = scaled_phase(stored, first, args, sidecars[0].get("Manufacturer"))
+    notes += [*lost, f"phase scaled as {scaled.rule}"]
+    times = tuple(float(t) for t in te)
+    signal = echoes_from_phase(scaled.phase, magnitude)
+    return scan_of_echoes(stage, signal, times, float(b0), mask, grid, volume=first, b0_source=b0_source, notes=notes)
+
+
+def scaled_phase(
+    stored: np.ndarray, first: NiftiVolume, args: argparse.Namespace, manufacturer: str | None
+) -> ScaledPhase:
+    """Bring stored phase to radians by the rule that fits the file it is from, or by --phase-units."""
+    return phase_to_radians(
         stored,
         units=args.phase_units,
         scl_slope=first.slope,
         scl_inter=first.intercept,
         stored_as_float=first.stored_as_float,
-        manufacturer=sidecars[0].get("Manufacturer"),
+        manufacturer=manufacturer,
     )
-    notes += [*lost, f"phase scaled as {scaled.rule}"]
-    times = tuple(float(t) for t in te)
-    signal = echoes_from_phase(scaled.phase, magnitude)
-    return scan_of_echoes(stage, signal, times, float(b0), mask, grid, volume=first, b0_source=b0_source, notes=notes)
 
 
 def scan_of_echoes(

@@ -107,17 +107,8 @@ def load_network(path: str | Path, *, after_removal: Callable[..., Solution] | N
             field, mask = route.to_network(field), route.mask_to_network(mask)
         box = bounding_box(mask)
         part = (field[box], mask[box])
-        if tile is None:
-            made = np.asarray(apply(*part))
-        else:
-            # as the network pads: its poolings must fall on the same voxels
-            before = [-n % stride // 2 for n in part[0].shape]
-            padded = tuple(np.pad(volume, [(b, 0) for b in before]) for volume in part)
-            made = apply_tiled(apply, padded, tile=tile, halo=halo, stride=stride)[
-                tuple(slice(b, None) for b in before)
-            ]
         chi = np.zeros(field.shape, np.float32)
-        chi[box] = made
+        chi[box] = apply(*part) if tile is None else _in_tiles(apply, part, tile=tile, halo=halo, stride=stride)
         if route is not None:
             chi = route.to_scan(chi)
         return Solution(chi=jnp.where(field_map.mask, jnp.asarray(chi), 0))
@@ -133,3 +124,11 @@ def load_network(path: str | Path, *, after_removal: Callable[..., Solution] | N
         ]
 
     return Network(name=str(card["name"]), invert=invert, describe=describe, card=card)
+
+
+def _in_tiles(apply: Callable, volumes: tuple[np.ndarray, ...], *, tile: int, halo: int, stride: int) -> np.ndarray:
+    """Apply a network in tiles, padded as it pads the whole: its poolings then fall on the same voxels."""
+    before = [-n % stride // 2 for n in volumes[0].shape]
+    padded = tuple(np.pad(volume, [(b, 0) for b in before]) for volume in volumes)
+    made = apply_tiled(apply, padded, tile=tile, halo=halo, stride=stride)
+    return made[tuple(slice(b, None) for b in before)]
