@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--reference", choices=("mean", "none"), default="mean", help="what counts as zero; default: mean over the mask"
     )
+    add("--nan-to-mask", action="store_true", help="take voxels of NaN or infinity out of the mask")
     add("--jobs", type=int, default=1, metavar="N", help="scans at a time on this machine")
     add("--scheduler", metavar="ADDRESS", help="of a Dask cluster that runs (pip install 'qsmjax[cluster]')")
     add("--memory", type=positive, metavar="GIB", help="that all jobs may take here; default: 9/10 of what is free")
@@ -133,7 +134,8 @@ def _participants(runs: list[Run], root: Path, out: Path, args: argparse.Namespa
     runs = [run for run in runs if run not in odd]
     if not runs:
         raise UserError(f"{root} must hold MEGRE, T2starw or GRE with phase, or real and imaginary parts, got none")
-    methods = {key: getattr(args, key) for key in ("preset", "method", "set", "workdir", "phase_units", "reference")}
+    told = ("preset", "method", "set", "workdir", "phase_units", "reference", "nan_to_mask")
+    methods = {key: getattr(args, key) for key in told}
     methods["set"] = tuple(methods["set"])
     methods["workdir"] = args.workdir and str(Path(args.workdir).absolute())
     derivatives = tuple(Path(folder).absolute() for folder in args.derivatives)

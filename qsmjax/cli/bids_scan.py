@@ -12,7 +12,7 @@ from jaxtyping import Array, Complex
 
 from qsmjax.cli.echoes import scaled_phase, scan_of_echoes
 from qsmjax.cli.errors import UserError
-from qsmjax.cli.scan import Scan, grid_of, on_grid, single_volume
+from qsmjax.cli.scan import Scan, as_magnitude, grid_of, on_grid, single_volume, without_nan
 from qsmjax.cli.stages import Stage
 from qsmjax.io.bids import Run, sidecar_of
 from qsmjax.io.nifti import NiftiVolume, load_volume
@@ -43,7 +43,7 @@ def read_run(run: Run, root: Path, stage: Stage, args: argparse.Namespace, mask:
       run: whose files.
       root: the dataset, above which no sidecar is looked for.
       stage: the "field" stage, with its options.
-      args: those of `infer`; `phase_units` and `b0_dir` count.
+      args: those of `infer`; `phase_units`, `b0_dir` and `nan_to_mask` count.
       mask: a file that is not zero in the head; None to find it from the magnitude.
 
     Raises:
@@ -54,24 +54,15 @@ def read_run(run: Run, root: Path, stage: Stage, args: argparse.Namespace, mask:
     main = run.parts["real" if whole else "phase"]
     told = told_of([sidecar_of(root, path) for path in main])
     first = load_volume(main[0])
-    phase = _stack(first, main)
-    if len(told.te) != len(phase):
-        raise UserError(f"{main[0].name} must have an EchoTime for each of {len(phase)} echoes, got {len(told.te)}")
+    main_part = _stack(first, main)
+    if len(told.te) != len(main_part):
+        raise UserError(f"{main[0].name} must have an EchoTime for each of {len(main_part)} echoes, got {len(told.te)}")
     notes = [f"field strength {told.b0:.4g} T from {told.b0_from}"]
     grid, b0_source, more = grid_of(args, first, ScanParameters())
-    magnitude: np.ndarray | None
-    signal: Complex[Array, "echo x y z"]
-    if whole:
-        signal = complex_from_parts(phase, _part(run, "imag", first, phase), manufacturer=told.manufacturer)
-        magnitude = np.abs(np.asarray(signal))
-        notes.append("echoes from real and imaginary parts")
-    else:
-        scaled = scaled_phase(phase, first, args, told.manufacturer)
-        notes.append(f"phase scaled as {scaled.rule}")
-        magnitude = _part(run, "mag", first, phase) if "mag" in run.parts else None
-        if magnitude is not None:
-            magnitude = np.where(np.isfinite(magnitude), np.maximum(magnitude, 0), 0)
-        signal = echoes_from_phase(scaled.phase, magnitude)
+    stored = main_part + 1j * _part(run, "imag", first, main_part) if whole else main_part
+    magnitude = np.abs(stored) if whole else _part(run, "mag", first, main_part) if "mag" in run.parts else None
+    if magnitude is not None:
+        magnitude = as_magnitude(magnitude)
     if mask is not None:
         inside = on_grid(load_volume(mask), first, "mask") != 0
         notes.append(f"mask from {mask.name}")
@@ -82,9 +73,18 @@ def read_run(run: Run, root: Path, stage: Stage, args: argparse.Namespace, mask:
         raise UserError("a mask must be in --derivatives where a scan has no magnitude, got none")
     if not inside.any():
         raise UserError(f"{mask} must have voxels other than zero, got none")
+    stored, inside, lost = without_nan(stored, inside, args)
+    signal: Complex[Array, "echo x y z"]
+    if whole:
+        signal = complex_from_parts(stored.real, stored.imag, manufacturer=told.manufacturer)
+        notes.append("echoes from real and imaginary parts")
+    else:
+        scaled = scaled_phase(stored, first, args, told.manufacturer)
+        notes.append(f"phase scaled as {scaled.rule}")
+        signal = echoes_from_phase(scaled.phase, magnitude)
     order = np.argsort(told.te)
     times = tuple(told.te[i] for i in order)
-    notes += more
+    notes += [*more, *lost]
     signal = jnp.asarray(signal)[order]
     return scan_of_echoes(stage, signal, times, told.b0, inside, grid, volume=first, b0_source=b0_source, notes=notes)
 

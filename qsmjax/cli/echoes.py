@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from qsmjax.cli.errors import UserError
-from qsmjax.cli.scan import Scan, grid_of, on_grid, single_volume, without_nan
+from qsmjax.cli.scan import Scan, as_magnitude, grid_of, on_grid, single_volume, without_nan
 from qsmjax.cli.stages import Stage
 from qsmjax.io.nifti import NiftiVolume, load_volume
 from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
@@ -130,7 +130,7 @@ def _magnitude(args: argparse.Namespace, first: NiftiVolume, shape: tuple[int, .
     magnitude = _echoes_of([dataclasses.replace(load_volume(path), slope=1, intercept=0) for path in args.magnitude])
     if magnitude.shape != shape:
         raise UserError(f"--magnitude must have the phase's {shape[0]} echoes of {shape[1:]}, got {magnitude.shape}")
-    return np.where(np.isfinite(magnitude), np.maximum(magnitude, 0), 0)
+    return as_magnitude(magnitude)
 
 
 def _sidecar_of(path: Path) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Settings:
       bids_dir: the dataset.
       out_dir: root of the derivatives.
       derivatives: roots of other derivatives, where masks are looked for.
-      methods: those of `infer` that choose methods: preset, method, set, workdir, phase_units, reference.
+      methods: those of `infer` that choose methods: preset, method, set, workdir, phase_units, reference, nan_to_mask.
       again: whether a finished scan is done again.
       figure: whether a picture is drawn.
       save_stages: whether the local field is kept too.

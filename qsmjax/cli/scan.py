@@ -77,7 +77,7 @@ def read_scan(args: argparse.Namespace) -> Scan:
         raise UserError(f"--magnitude must be one image for a field, got {len(args.magnitude)}")
     magnitude = on_grid(load_volume(args.magnitude[0]), volume, "magnitude") if args.magnitude else None
     if magnitude is not None:
-        magnitude = np.where(np.isfinite(magnitude), np.maximum(magnitude, 0), 0)
+        magnitude = as_magnitude(magnitude)
     scale = radians_per_ppm(b0, te) if b0 and te else None
     made = field_map(field, mask, grid, noise=noise, magnitude=magnitude, radians_per_ppm=scale)
     return Scan(made, volume, b0_source, b0, tuple(times), (*notes, *more))
@@ -122,6 +122,11 @@ def _implied_mask(data: np.ndarray, volume: NiftiVolume) -> np.ndarray:
     if not mask.any():
         raise UserError(f"{volume.path} must hold a field, got zeros alone")
     return mask
+
+
+def as_magnitude(data: np.ndarray) -> np.ndarray:
+    """Set to zero what no magnitude can be: NaN, infinity, and less than zero."""
+    return np.where(np.isfinite(data), np.maximum(data, 0), 0)
 
 
 def without_nan(

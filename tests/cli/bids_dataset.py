@@ -52,7 +52,7 @@ def tell(path, **values):
 
 
 def make_dataset(root):
-    """Write the dataset; return the truth of each scan, (chi, mask), by its stem."""
+    """Write the dataset, two of its scans without a number far outside; return each one's (chi, mask), by its stem."""
     tell(root / "dataset_description.json", Name="Six heads", BIDSVersion="1.10.0", License="CC0", Authors=["A", "B"])
     for suffix in ("MEGRE", "T2starw"):
         tell(root / f"{suffix}.json", MagneticFieldStrength=3, ImagingFrequency=123.2, Manufacturer="Siemens")
@@ -60,6 +60,7 @@ def make_dataset(root):
     for number, tilt in (("01", 0), ("02", 25), ("04", 0), ("05", 0)):
         affine, chi, mask, signal = head(tilt, seed=int(number))
         truth[f"sub-{number}"] = chi, mask
+        signal[:, 0, 0, 0] = np.nan if number == "04" else signal[:, 0, 0, 0]
         parts = {"real": signal.real, "imag": signal.imag} if number == "04" else {}
         for part, data in (parts or {"mag": np.abs(signal), "phase": np.angle(signal)}).items():
             for i, (te, echo) in enumerate(zip(TE, data), 1):
@@ -76,6 +77,7 @@ def make_dataset(root):
     tell(stem.with_name("sub-03_T2starw.json"), EchoTime=TE[1])
     tell(stem.with_name(stem.name + ".json"), Units="rad")
     affine, chi, mask, signal = head(seed=6)
+    signal[1, 0, 0, 0] = np.nan
     truth["sub-06_ses-a_run-1"] = chi, mask
     anat = root / "sub-06" / "ses-a" / "anat"
     for part, data in (("phase", np.angle(signal)), ("mag", np.abs(signal))):

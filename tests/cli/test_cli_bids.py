@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +180,23 @@ def test_what_cannot_be_is_refused_in_one_line(dataset, tmp_path, words, message
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
     assert not list((tmp_path / "out").glob("sub-*"))
+
+
+def test_nan_in_the_head_is_refused_or_taken_out_of_the_mask(dataset, tmp_path, capsys):
+    root = tmp_path / "raw"
+    shutil.copytree(dataset[0] / "sub-03", root / "sub-03")
+    shutil.copy(dataset[0] / "T2starw.json", root)
+    path = root / "sub-03/anat/sub-03_part-phase_T2starw.nii.gz"
+    image = load_volume(path)
+    phase = image.data.copy()
+    phase[13, 13, 13] = np.nan
+    save_volume(path, phase, image)
+    assert bids(root, tmp_path / "out", *METHODS) == 1
+    assert "got 1 voxels of NaN or infinity: take them out of the mask with --nan-to-mask" in capsys.readouterr().err
+    assert bids(root, tmp_path / "out", *METHODS, "--nan-to-mask") == 0
+    kept = load_volume(tmp_path / "out/sub-03/anat/sub-03_desc-qsm_mask.nii.gz").data
+    assert kept[13, 13, 13] == 0 and kept.sum() > 1000
+    assert "1 voxels of NaN" in str(load_json(tmp_path / "out/sub-03/anat/sub-03_Chimap.json")["Notes"])
 
 
 def test_nothing_is_written_through_links_or_into_other_datasets(dataset, tmp_path, capsys):
