@@ -17,7 +17,7 @@ import numpy as np
 
 from qsmjax.cli.errors import UserError, describe
 from qsmjax.cli.participant import LOGS
-from qsmjax.cli.scan import on_grid
+from qsmjax.cli.scan import on_grid, read_mask
 from qsmjax.io.aside import write_aside
 from qsmjax.io.bids import Run, find_beside
 from qsmjax.io.nifti import load_volume
@@ -72,7 +72,7 @@ def summarise(runs: Sequence[Run], out: Path, derivatives: Sequence[Path], *, qu
 def _rows(run: Run, path: Path, segmentation: Path | None) -> list[dict[str, Any]]:
     volume = load_volume(path)
     beside = path.with_name(f"{run.stem}_desc-qsm_mask.nii.gz")
-    mask = on_grid(load_volume(beside), volume, "mask") != 0 if beside.exists() else volume.data != 0
+    mask = read_mask(load_volume(beside), volume) if beside.exists() else volume.data != 0
     regions = {WHOLE: mask}
     if segmentation is not None:
         labels = np.where(mask, np.rint(on_grid(load_volume(segmentation), volume, "segmentation")), 0).astype(int)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Complex
 
 from qsmjax.cli.echoes import scaled_phase, scan_of_echoes
 from qsmjax.cli.errors import UserError
-from qsmjax.cli.scan import Scan, as_magnitude, grid_of, on_grid, single_volume, without_nan
+from qsmjax.cli.scan import Scan, as_magnitude, grid_of, on_grid, read_mask, single_volume, without_nan
 from qsmjax.cli.stages import Stage
 from qsmjax.io.bids import Run, sidecar_of
 from qsmjax.io.nifti import NiftiVolume, load_volume
@@ -64,16 +64,14 @@ def read_run(run: Run, root: Path, stage: Stage, args: argparse.Namespace, mask:
     if magnitude is not None:
         magnitude = as_magnitude(magnitude)
     if mask is not None:
-        inside = on_grid(load_volume(mask), first, "mask") != 0
+        inside = read_mask(load_volume(mask), first)
         notes.append(f"mask from {mask.name}")
     elif magnitude is not None:
         inside = np.asarray(magnitude_mask(magnitude))
         notes.append("mask found from the magnitude: it holds all that gives signal; give brain masks by --derivatives")
     else:
         raise UserError("a mask must be in --derivatives where a scan has no magnitude, got none")
-    if not inside.any():
-        raise UserError(f"{mask} must have voxels other than zero, got none")
-    stored, inside, lost = without_nan(stored, inside, args)
+    stored, inside, lost = without_nan(stored, inside, main[0], to_mask=args.nan_to_mask)
     signal: Complex[Array, "echo x y z"]
     if whole:
         signal = complex_from_parts(stored.real, stored.imag, manufacturer=told.manufacturer)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from qsmjax.cli.errors import UserError
-from qsmjax.cli.scan import Scan, as_magnitude, grid_of, on_grid, single_volume, without_nan
+from qsmjax.cli.scan import Scan, as_magnitude, grid_of, on_grid, read_mask, single_volume, without_nan
 from qsmjax.cli.stages import Stage
 from qsmjax.io.nifti import NiftiVolume, load_volume
 from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
@@ -50,13 +50,13 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     grid, b0_source, notes = grid_of(args, first, parameters)
     magnitude = _magnitude(args, first, stored.shape)
     if args.mask:
-        mask = on_grid(load_volume(args.mask), first, "mask") != 0
+        mask = read_mask(load_volume(args.mask), first)
     elif magnitude is not None:
         mask = np.asarray(magnitude_mask(magnitude))
         notes.append("mask found from the magnitude: it holds all that gives signal; give a brain mask with --mask")
     else:
         raise UserError("--mask must be given where there is no --magnitude to find the head from")
-    stored, mask, lost = without_nan(stored, mask, args)
+    stored, mask, lost = without_nan(stored, mask, first.path, to_mask=args.nan_to_mask)
     scaled = scaled_phase(stored, first, args, sidecars[0].get("Manufacturer"))
     notes += [*lost, f"phase scaled as {scaled.rule}"]
     times = tuple(float(t) for t in te)

@@ -8,7 +8,7 @@ from jaxtyping import Complex
 
 from qsmjax.cli.echoes import scan_of_echoes
 from qsmjax.cli.errors import UserError
-from qsmjax.cli.scan import Scan, grid_of, on_grid
+from qsmjax.cli.scan import Scan, grid_of, read_mask
 from qsmjax.cli.stages import Stage
 from qsmjax.io.kspace import load_kspace
 from qsmjax.io.nifti import NiftiVolume, load_volume, new_volume
@@ -61,9 +61,7 @@ def read_images(args: argparse.Namespace, recon: Stage) -> Images:
     shape = kspace.shape[2:]
     given = load_volume(args.mask) if args.mask else None
     volume = _grid_volume(np.zeros(shape, np.float32), said, given, args.field[0])
-    mask = None if given is None else on_grid(given, volume, "mask") != 0
-    if mask is not None and not mask.any():
-        raise UserError(f"{args.mask} must have voxels other than zero, got none")
+    mask = None if given is None else read_mask(given, volume)
     return Images(np.asarray(recon.run(kspace, **recon.options)), volume, said, mask)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -61,8 +62,8 @@ def read_scan(args: argparse.Namespace) -> Scan:
     data = single_volume(volume)
     parameters = load_parameters(args.params) if args.params else ScanParameters()
     grid, b0_source, notes = grid_of(args, volume, parameters)
-    mask = on_grid(load_volume(args.mask), volume, "mask") != 0 if args.mask else _implied_mask(data, volume)
-    data, mask, more = without_nan(data, mask, args)
+    mask = read_mask(load_volume(args.mask), volume) if args.mask else _implied_mask(data, volume)
+    data, mask, more = without_nan(data, mask, volume.path, to_mask=args.nan_to_mask)
     b0 = args.b0 or parameters.b0
     times = args.te or parameters.te or ()
     if args.units == "rad" and len(times) > 1:
@@ -130,14 +131,15 @@ def as_magnitude(data: np.ndarray) -> np.ndarray:
 
 
 def without_nan(
-    data: np.ndarray, mask: np.ndarray, args: argparse.Namespace
+    data: np.ndarray, mask: np.ndarray, path: Path, *, to_mask: bool
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Set what is not finite to zero, and take it out of the mask if --nan-to-mask says so.
+    """Set what is not finite to zero, and take it out of the mask if that is wanted.
 
     Args:
       data: a volume, or one an echo along a first axis.
       mask: of one.
-      args: of `infer`.
+      path: where they are from, for the message.
+      to_mask: whether --nan-to-mask was said.
 
     Returns:
       Data, mask, and notes.
@@ -147,20 +149,18 @@ def without_nan(
     """
     wrong = ~np.isfinite(data)
     bad = wrong.any(0) if wrong.ndim > mask.ndim else wrong
-    if not mask.any():
-        raise UserError(f"{args.mask} must have voxels other than zero, got none")
     notes = []
     inside = int((bad & mask).sum())
-    if inside and not args.nan_to_mask:
+    if inside and not to_mask:
         raise UserError(
-            f"{args.field[0]} must be finite inside the mask, got {inside} voxels of NaN or infinity: "
+            f"{path} must be finite inside the mask, got {inside} voxels of NaN or infinity: "
             "take them out of the mask with --nan-to-mask"
         )
     if inside:
         notes.append(f"{inside} voxels of NaN or infinity were taken out of the mask")
         mask = mask & ~bad
         if not mask.any():
-            raise UserError(f"{args.field[0]} must have finite voxels inside the mask, got none")
+            raise UserError(f"{path} must have finite voxels inside the mask, got none")
     outside = int(bad.sum()) - inside
     if outside:
         notes.append(f"{outside} voxels of NaN or infinity outside the mask were set to zero")
@@ -181,6 +181,18 @@ def _checked(field: np.ndarray, mask: np.ndarray, args) -> np.ndarray:
             f"{spread:.3g} with --units {args.units}: say --units hz or rad, or --input totalfield"
         )
     return field
+
+
+def read_mask(other: NiftiVolume, volume: NiftiVolume) -> np.ndarray:
+    """Return where a file that must lie where a volume lies is a number other than zero.
+
+    Raises:
+      UserError: if it lies elsewhere, or that is nowhere.
+    """
+    mask = np.nan_to_num(on_grid(other, volume, "mask")) != 0
+    if not mask.any():
+        raise UserError(f"{other.path} must have voxels other than zero, got none")
+    return mask
 
 
 def on_grid(other: NiftiVolume, volume: NiftiVolume, name: str) -> np.ndarray:

@@ -43,8 +43,10 @@ def magnitude_mask(magnitude: ArrayLike, *, threshold: float | None = None, erod
       Otsu, IEEE Trans. Syst. Man Cybern. 9:62 (1979), doi:10.1109/TSMC.1979.4310076.
     """
     image = np.asarray(as_volume("magnitude", magnitude))
-    if image.ndim > 4 or not np.isfinite(image).all() or image.min() < 0 or image.max() <= 0:
+    if image.ndim > 4 or not np.isfinite(image).all() or image.min() < 0:
         raise ValueError(f"magnitude must be x y z or echo x y z, finite and not negative, got shape {image.shape}")
+    if not image.any():
+        raise ValueError("magnitude must hold signal, got zeros alone: give a mask")
     image = np.sqrt(np.mean(image**2, axis=0)) if image.ndim == 4 else image
     image = image / np.percentile(image[image > 0], 99)
     bright = image > (_otsu(np.clip(image, 0, 1)) if threshold is None else threshold)

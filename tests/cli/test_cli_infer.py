@@ -172,6 +172,8 @@ def test_nan_outside_the_mask_is_zeroed_and_inside_refused_or_masked(folder, sca
     write(folder / "out_nan.nii", spoilt)
     assert infer(folder / "out_nan.nii", "--mask", folder / "mask.nii.gz", "--method", "tkd", "--no-figure") == 0
     assert "1 voxels of NaN or infinity outside the mask were set to zero" in capsys.readouterr().out
+    write(folder / "nan_mask.nii", np.where(scan[1], 1, np.nan))
+    assert chi_of(folder, folder / "out_nan.nii", "--mask", folder / "nan_mask.nii")[0, 0, 0] == 0
     spoilt[10, 11, 9] = np.inf
     write(folder / "in_nan.nii", spoilt)
     words = (folder / "in_nan.nii", "--mask", folder / "mask.nii.gz", "--method", "tkd", "--no-figure")
