@@ -203,7 +203,8 @@ def make_bank(
             tell(left)
         return len(missing)
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(missing)), spawn, initializer=_begin_worker) as pool:
+    begun = spawn.Value("i", 0)
+    with ProcessPoolExecutor(min(workers, len(missing)), spawn, initializer=_begin_worker, initargs=(begun,)) as pool:
         running = [pool.submit(make, number) for number in missing]
         for count, each in enumerate(as_completed(running), 1):
             each.result()
@@ -230,10 +231,12 @@ def _give_back() -> None:
         trim(0)
 
 
-def _begin_worker() -> None:
-    """Keep a worker to one core: the accelerator is the training's, and there is a worker for every core."""
+def _begin_worker(begun: Any) -> None:
+    """Keep a worker, one more of those begun, to a core of its own; the accelerator is the training's."""
+    with begun.get_lock():
+        number, begun.value = begun.value, begun.value + 1
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
+        os.sched_setaffinity(0, {cores[number % len(cores)]})

@@ -1,6 +1,7 @@
 """The learned inversion's run: scans whose fields hold all sources, patches turned with their grid, resuming."""
 
 import dataclasses
+import multiprocessing
 import os
 import signal
 from typing import Any
@@ -50,6 +51,16 @@ def workdir(tmp_path_factory):
 def seen(workdir):
     """What the first stage sees of the bank."""
     return sight.see_bank(workdir / "bank", workdir / "stage_0" / "seen", {}, NETWORK, None)
+
+
+def test_a_banks_workers_take_the_cores_in_turn(monkeypatch):
+    taken, begun = [], multiprocessing.get_context("spawn").Value("i", 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 3}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: taken.append(cores), raising=False)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    for _ in range(3):
+        bank._begin_worker(begun)
+    assert taken == [{3}, {5}, {3}]
 
 
 def test_fields_are_made_by_what_lies_in_the_box(workdir):
