@@ -130,7 +130,7 @@ def describe_dataset(root: Path, out: Path) -> None:
 
 def _participants(runs: list[Run], root: Path, out: Path, args: argparse.Namespace) -> int:
     # a scan of magnitude alone is no failure, unless its participant was asked for
-    odd = [run for run in runs if run.problem and not args.participant_label]
+    odd = [run for run in runs if run.magnitude_alone and not args.participant_label]
     runs = [run for run in runs if run not in odd]
     if not runs:
         raise UserError(f"{root} must hold MEGRE, T2starw or GRE with phase, or real and imaginary parts, got none")

@@ -49,7 +49,7 @@ def summarise(runs: Sequence[Run], out: Path, derivatives: Sequence[Path], *, qu
         try:
             if path.exists():
                 rows += _rows(run, path, find_beside((*derivatives, out), run, "dseg"))
-            elif not run.problem or log.exists():
+            elif not run.magnitude_alone or log.exists():
                 told = log.read_text(encoding="utf-8").partition("\n")[0] if log.exists() else "not done yet"
                 problems[run.stem] = told
         except (ValueError, OSError) as error:

@@ -4,9 +4,8 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex
 
@@ -14,16 +13,13 @@ from qsmjax.cli.echoes import scaled_phase, scan_of_echoes
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import Scan, as_magnitude, grid_of, on_grid, read_mask, single_volume, without_nan
 from qsmjax.cli.stages import Stage
+from qsmjax.cli.told import check_units, echo_times, field_strength
 from qsmjax.io.bids import Run, sidecar_of
 from qsmjax.io.nifti import NiftiVolume, load_volume
 from qsmjax.io.sidecar import ScanParameters
 from qsmjax.phase.echoes import echoes_from_phase
 from qsmjax.phase.mask import magnitude_mask
 from qsmjax.phase.scaling import complex_from_parts
-from qsmjax.physics.units import GAMMA
-
-NOMINAL_APART = 0.1
-"""Part by which the centre frequency may leave the nominal field strength: scanners sold as 3 T run at 2.89 T."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +76,8 @@ def read_run(run: Run, root: Path, stage: Stage, args: argparse.Namespace, mask:
         scaled = scaled_phase(stored, first, args, told.manufacturer)
         notes.append(f"phase scaled as {scaled.rule}")
         signal = echoes_from_phase(scaled.phase, magnitude)
-    order = np.argsort(told.te)
-    times = tuple(told.te[i] for i in order)
     notes += [*more, *lost]
-    signal = jnp.asarray(signal)[order]
-    return scan_of_echoes(stage, signal, times, told.b0, inside, grid, volume=first, b0_source=b0_source, notes=notes)
+    return scan_of_echoes(stage, signal, told.te, told.b0, inside, grid, volume=first, b0_source=b0_source, notes=notes)
 
 
 def told_of(sidecars: Sequence[dict[str, Any]]) -> Told:
@@ -95,34 +88,18 @@ def told_of(sidecars: Sequence[dict[str, Any]]) -> Told:
     """
     te: list[float] = []
     for sidecar in sidecars:
-        value = sidecar.get("EchoTime")
-        times: list[Any] = value if isinstance(value, list) else [value]
-        if not times or not all(_positive(t) for t in times):
-            raise UserError(f"EchoTime must be in the sidecars, above zero, in seconds, got {str(value)[:40]}")
-        te += [float(t) for t in times]
-    if max(te) > 1:
-        raise UserError(f"EchoTime must be in seconds, got {max(te):g}: divide milliseconds by 1000")
+        times = echo_times(sidecar)
+        if not times:
+            got = str(sidecar.get("EchoTime"))[:40]
+            raise UserError(f"EchoTime must be in the sidecars, above zero, in seconds, got {got}")
+        te += times
     if len(set(te)) != len(te):
         raise UserError(f"EchoTime must differ from echo to echo, got {', '.join(f'{t:g}' for t in te)}")
-    first = sidecars[0]
-    nominal, frequency = first.get("MagneticFieldStrength"), first.get("ImagingFrequency")
-    maker = first.get("Manufacturer")
-    maker = maker if isinstance(maker, str) else None
-    if _positive(frequency):
-        b0 = float(frequency) * 1e6 / GAMMA
-        if _positive(nominal) and abs(b0 / float(nominal) - 1) > NOMINAL_APART:
-            raise UserError(
-                f"ImagingFrequency must be in MHz and fit MagneticFieldStrength, got {frequency:g} ({b0:.3g} T) and "
-                f"{nominal:g} T: mend the sidecar"
-            )
-        return Told(tuple(te), b0, "ImagingFrequency", maker)
-    if _positive(nominal):
-        return Told(tuple(te), float(nominal), "MagneticFieldStrength", maker)
-    raise UserError("ImagingFrequency or MagneticFieldStrength must be in the sidecars, got neither")
-
-
-def _positive(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    strength, maker = field_strength(sidecars[0]), sidecars[0].get("Manufacturer")
+    if strength is None:
+        raise UserError("ImagingFrequency or MagneticFieldStrength must be in the sidecars, got neither")
+    check_units(tuple(te), *strength)
+    return Told(tuple(te), *strength, maker if isinstance(maker, str) else None)
 
 
 def _stack(first: NiftiVolume, paths: Sequence[Path]) -> np.ndarray:

@@ -14,9 +14,8 @@ each orientation the map turned back to it, with its mask and local field: what 
 
 import argparse
 import dataclasses
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,13 @@ import numpy as np
 
 from qsmjax.cli import infer
 from qsmjax.cli.errors import UserError
+from qsmjax.cli.outputs import described_stage, software
 from qsmjax.cli.progress import iterations
 from qsmjax.cli.scan import Scan
 from qsmjax.cli.settings import options_of, parse_settings
-from qsmjax.cli.stages import INPUTS, PRESETS, choose_stages
+from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages
 from qsmjax.inversion import cosmos
-from qsmjax.io.nifti import SUFFIXES, save_volume
+from qsmjax.io.nifti import SUFFIXES, file_hash, number_order, save_volume
 from qsmjax.io.sidecar import save_json
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import reference
@@ -39,6 +39,7 @@ from qsmjax.registration.flirt import from_flirt, read_flirt, to_flirt, write_fl
 from qsmjax.registration.resample import resample_within
 from qsmjax.registration.rigid import even_out, register_rigid
 from qsmjax.report.figures import three_plane
+from qsmjax.report.paragraph import methods_paragraph
 
 BEFORE = ("recon", "field", "background")
 """The stages before COSMOS: k-space goes through all, a local field through none."""
@@ -52,6 +53,9 @@ class Orientation:
       name: of its folder.
       scan: its input.
       local: its local field, on its own grid.
+      kind: what its files are: "localfield", "totalfield", "phase" or "kspace".
+      files: these.
+      stages: what made the local field of them, in their slots.
       transform: 4x4, the reference's world to its own [mm].
       correlation: that the registration reached; None where it was given or not needed.
     """
@@ -59,6 +63,9 @@ class Orientation:
     name: str
     scan: Scan
     local: FieldMap
+    kind: str
+    files: tuple[Path, ...]
+    stages: Mapping[str, Stage]
     transform: np.ndarray
     correlation: float | None
 
@@ -85,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
     own = _own_settings(args.set, folders)
     options = parse_settings(own, options_of(cosmos), "cosmos")
     output = Path(args.output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"-o must be a folder, got a file of that name: {output}")
     output.mkdir(parents=True, exist_ok=True)
     how = {"settings": args.set, "preset": args.preset, "register": not args.no_register, "quiet": args.quiet}
     first = read_orientation(folders[0], None, **how)
@@ -96,19 +105,30 @@ def run(args: argparse.Namespace) -> int:
     mapped = reference(solution.chi, support, support)
     chi = np.asarray(mapped.chi)
     warnings = [] if bool(solution.converged) else [f"not converged: residual {float(solution.residual):.2g}"]
+    own_stage = described_stage(Stage("cosmos", cosmos, options))
+    stages = {slot: described_stage(stage) for o in reversed(orientations) for slot, stage in o.stages.items()}
+    grid = first.local.geometry
     described = {
         "Units": "ppm",
-        "Method": "cosmos",
-        "Parameters": {key: option.default for key, option in options_of(cosmos).items()} | options,
+        **own_stage,
+        "Stages": stages | {"inversion": own_stage},
+        "InputKind": first.kind,
         "Reference": "mean",
         "ReferenceOffset": float(mapped.offset),
         "ReferenceOrientation": first.name,
         "Orientations": [_described(o, f) for o, f in zip(orientations, on_reference)],
+        "B0Direction": [float(b) for b in grid.b0_dir],
+        "MagneticFieldStrength": first.scan.b0,
+        "EchoTime": list(first.scan.te),
+        "VoxelSize": [float(d) for d in grid.voxel_size],
         "ConditionNumber": None if solution.condition is None else float(solution.condition),
         "Iterations": int(solution.iterations),
         "Residual": float(solution.residual),
+        "Converged": bool(solution.converged),
         "Warnings": warnings,
+        "GeneratedBy": software(),
     }
+    described["MethodsParagraph"] = methods_paragraph(described)
     three_plane(chi, output / "cosmos_Chimap.png", affine=first.scan.volume.affine, mask=support, title="cosmos")
     save_labels(output / "labels", chi, first, orientations)
     save_json(output / "cosmos_Chimap.json", described)
@@ -197,12 +217,8 @@ def _own_settings(pairs: Sequence[str], folders: list[Path]) -> list[str]:
 
 def named_files(folder: Path, word: str) -> list[Path]:
     """Return the files of a folder whose names begin with a word, in the order of the numbers in them."""
-    found = (
-        path for path in folder.glob(f"{word}*") if path.name.endswith((".npy",) if word == "kspace" else SUFFIXES)
-    )
-    # echo 10 comes after echo 9
-    order = lambda part: (0, int(part), "") if part.isdecimal() else (1, 0, part)
-    return sorted(found, key=lambda path: [order(part) for part in re.findall(r"\d+|\D+", path.name)])
+    endings = (".npy",) if word == "kspace" else SUFFIXES
+    return sorted((path for path in folder.glob(f"{word}*") if path.name.endswith(endings)), key=number_order)
 
 
 def read_orientation(
@@ -232,6 +248,9 @@ def read_orientation(
     flags = {"phase": ("mask", "magnitude"), "kspace": ("mask",)}.get(kind, ("mask", "magnitude", "noise"))
     for flag in flags:
         found = named_files(folder, flag)
+        if flag != "magnitude" and len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise UserError(f"orientation {folder.name} must have one {flag} file, got {names}: move the others away")
         words += [f"--{flag}", *(str(path) for path in found)] if found else []
     if (folder / "params.json").is_file():
         words += ["--params", str(folder / "params.json")]
@@ -241,14 +260,16 @@ def read_orientation(
     infer.add_arguments(parser)
     asked = parser.parse_args(words)
     try:
-        scan, local = infer.to_local_field(asked, choose_stages(asked))
+        stages = choose_stages(asked)
+        scan, local = infer.to_local_field(asked, stages)
     except ValueError as error:
         raise UserError(f"orientation {folder.name}: {error}") from error
     transform, correlation = _transform(folder, scan, first, register)
     if not quiet:
         aligned = "" if correlation is None else f", registered with correlation {correlation:.3f}"
         print(f"{folder.name}: {kind}, {int(local.mask.sum())} voxels{aligned}")
-    return Orientation(folder.name, scan, local, transform, correlation)
+    before = {slot: stage for slot, stage in stages.items() if slot in BEFORE}
+    return Orientation(folder.name, scan, local, kind, tuple(files), before, transform, correlation)
 
 
 def _transform(folder: Path, scan: Scan, first: Orientation | None, register: bool) -> tuple[np.ndarray, float | None]:
@@ -275,6 +296,9 @@ def _transform(folder: Path, scan: Scan, first: Orientation | None, register: bo
 def _described(orientation: Orientation, on_reference: FieldMap) -> dict[str, Any]:
     return {
         "Name": orientation.name,
+        "InputKind": orientation.kind,
+        "Input": [path.name for path in orientation.files],
+        "InputSHA256": [file_hash(path) for path in orientation.files],
         "B0Direction": [float(b) for b in on_reference.geometry.b0_dir],
         "Transform": np.asarray(orientation.transform).tolist(),
         "Correlation": orientation.correlation,

@@ -2,24 +2,29 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import Scan, as_magnitude, grid_of, on_grid, read_mask, single_volume, without_nan
 from qsmjax.cli.stages import Stage
-from qsmjax.io.nifti import NiftiVolume, load_volume
+from qsmjax.cli.told import check_units, echo_times, field_strength
+from qsmjax.io.nifti import NiftiVolume, load_volume, number_order
 from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
 from qsmjax.phase.echoes import echoes_from_phase
 from qsmjax.phase.mask import magnitude_mask
 from qsmjax.phase.scaling import ScaledPhase, phase_to_radians, undo_alternation
 from qsmjax.physics.axes import nearest_axes
 from qsmjax.physics.geometry import Geometry
-from qsmjax.physics.units import GAMMA
+
+USUALLY_LOST = 0.2
+"""Part of the mask whose echoes the fit leaves out without a word of warning."""
 
 
 def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
@@ -36,19 +41,21 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
       UserError: if something does not fit; the line says what and how to mend it.
       ValueError: from the readers, alike.
     """
-    volumes = [load_volume(path) for path in args.field]
+    parameters = load_parameters(args.params) if args.params else ScanParameters()
+    given = tuple(args.te or parameters.te or ())
+    phases, magnitudes = (in_order(paths or ()) for paths in (args.field, args.magnitude))
+    volumes = [load_volume(path) for path in phases]
     stored = _echoes_of(volumes)
     first = volumes[0]
-    sidecars = [_sidecar_of(volume.path) for volume in volumes]
-    parameters = load_parameters(args.params) if args.params else ScanParameters()
-    te = args.te or parameters.te or tuple(s["EchoTime"] for s in sidecars if "EchoTime" in s)
-    if len(te) != len(stored):
-        raise UserError(f"--te must give one echo time for each of {len(stored)} echoes, got {len(te)}")
-    b0 = args.b0 or parameters.b0 or _field_strength(sidecars[0])
-    if b0 is None:
-        raise UserError("--b0 must give the field strength in tesla for --input phase (or params.json, or a sidecar)")
+    sidecars = [load_json(path) if (path := sidecar_path(phase)).is_file() else {} for phase in phases]
+    te = _times(given, sidecars, len(stored))
+    b0, b0_from = _strength(args, parameters, sidecars[0])
+    check_units(te, b0, b0_from)
     grid, b0_source, notes = grid_of(args, first, parameters)
-    magnitude = _magnitude(args, first, stored.shape)
+    notes.append(f"field strength {b0:.4g} T from {b0_from}")
+    if phases != [*map(Path, args.field)]:
+        notes.append("echoes were taken in the order of the numbers in their files' names")
+    magnitude = _magnitude(magnitudes, first, stored.shape)
     if args.mask:
         mask = read_mask(load_volume(args.mask), first)
     elif magnitude is not None:
@@ -57,11 +64,50 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     else:
         raise UserError("--mask must be given where there is no --magnitude to find the head from")
     stored, mask, lost = without_nan(stored, mask, first.path, to_mask=args.nan_to_mask)
-    scaled = scaled_phase(stored, first, args, sidecars[0].get("Manufacturer"))
+    maker = sidecars[0].get("Manufacturer")
+    scaled = scaled_phase(stored, first, args, maker if isinstance(maker, str) else None)
     notes += [*lost, f"phase scaled as {scaled.rule}"]
-    times = tuple(float(t) for t in te)
     signal = echoes_from_phase(scaled.phase, magnitude)
-    return scan_of_echoes(stage, signal, times, float(b0), mask, grid, volume=first, b0_source=b0_source, notes=notes)
+    return scan_of_echoes(stage, signal, te, b0, mask, grid, volume=first, b0_source=b0_source, notes=notes)
+
+
+def in_order(paths: Sequence[str]) -> list[Path]:
+    """Return files of echoes in the order of the numbers in their names, where the shell put echo 10 before echo 2.
+
+    Any other order is the user's own.
+    """
+    named = [Path(path) for path in paths]
+    return sorted(named, key=number_order) if named == sorted(named) else named
+
+
+def _times(given: Sequence[float], sidecars: Sequence[Mapping[str, Any]], echoes: int) -> tuple[float, ...]:
+    """Return the echo times [s]: those that were given, else the sidecars', which must not contradict them."""
+    told = tuple(t for sidecar in sidecars for t in echo_times(sidecar))
+    te = given or told
+    if len(te) != echoes:
+        raise UserError(
+            f"--te must give one echo time for each of {echoes} echoes, got {len(te)}: so may params.json, or EchoTime "
+            "in the JSON files beside the phase"
+        )
+    if any(a >= b for a, b in itertools.pairwise(given)):
+        raise UserError(f"--te must rise from echo to echo, got {', '.join(f'{t:g}' for t in given)}")
+    if len(told) == echoes and max(told) < 1 and not np.allclose(te, told, rtol=0.01):
+        lists = [", ".join(f"{t:g}" for t in times) for times in (te, told)]
+        raise UserError(
+            f"--te must be the EchoTime beside the phase files, got {lists[0]} where those say {lists[1]}: give the "
+            "files in that order, or leave --te out"
+        )
+    return tuple(float(t) for t in te)
+
+
+def _strength(args: argparse.Namespace, parameters: ScanParameters, sidecar: Mapping[str, Any]) -> tuple[float, str]:
+    """Return the field strength [T], and what said so."""
+    if args.b0 or parameters.b0:
+        return (args.b0, "--b0") if args.b0 else (float(parameters.b0 or 0), "params")
+    told = field_strength(sidecar)
+    if told is None:
+        raise UserError("--b0 must give the field strength in tesla for --input phase (or params.json, or a sidecar)")
+    return told
 
 
 def scaled_phase(
@@ -95,7 +141,7 @@ def scan_of_echoes(
     Args:
       stage: with its options.
       signal: complex, echo x y z.
-      te: echo times [s].
+      te: echo times [s], in any order.
       b0: field strength [T].
       mask: where the head is.
       grid: where the voxels stand.
@@ -103,50 +149,49 @@ def scan_of_echoes(
       b0_source: what said where B0 points.
       notes: what was done so far.
     """
-    signal, axes = undo_alternation(signal, mask)
+    order = np.argsort(te)
+    te = tuple(te[i] for i in order)
+    signal, axes = undo_alternation(jnp.asarray(signal)[order], mask)
     notes = [*notes, *(f"every other slice along {'xyz'[a]} was negated, since their signs alternated" for a in axes)]
     # as every stage: what rounds otherwise for other axes is more than rounding after the background's removal
     turned = nearest_axes(volume.affine)
     total = stage.run(turned.turn(signal), te, b0, turned.turn(mask), turned.turn_grid(grid), **stage.options)
     back, lost = turned.inverse, int(total.removed.sum())
     told = [f"{lost} voxels were taken out of the mask, whose echoes the fit does not explain"] if lost else []
+    unlikely: tuple[str, ...] = ()
+    if (part := lost / int(np.count_nonzero(mask))) > USUALLY_LOST:
+        unlikely = (
+            f"{part:.0%} of the mask was taken out, since the fit does not explain its echoes (usual: below "
+            f"{USUALLY_LOST:.0%}): look at the order of the echoes and at their times, at --phase-units, and, if they "
+            "were read to and fro, at --set field.bipolar=true",
+        )
     removed = np.asarray(back.turn(total.removed))
-    return Scan(back.turn_field(total.field_map), volume, b0_source, b0, te, (*notes, *told), removed)
+    return Scan(back.turn_field(total.field_map), volume, b0_source, b0, te, (*notes, *told), unlikely, removed)
 
 
-def _echoes_of(volumes: list[NiftiVolume]) -> np.ndarray:
+def _echoes_of(volumes: Sequence[NiftiVolume], name: str = "phase") -> np.ndarray:
     """Stack one file an echo, or one file with the echoes on its fourth axis, to (echo, x, y, z)."""
     first = volumes[0]
     if len(volumes) == 1 and len(first.shape) == 4:
         return np.moveaxis(first.data, -1, 0)
     if any(v.slope != first.slope or v.intercept != first.intercept for v in volumes):
         raise UserError("the phase files must share one scale factor, got several: convert them together")
-    return np.stack([single_volume(first), *(on_grid(v, first, "phase") for v in volumes[1:])])
+    return np.stack([single_volume(first), *(on_grid(v, first, name) for v in volumes[1:])])
 
 
-def _magnitude(args: argparse.Namespace, first: NiftiVolume, shape: tuple[int, ...]) -> np.ndarray | None:
-    if not args.magnitude:
+def _magnitude(paths: Sequence[Path], first: NiftiVolume, shape: tuple[int, ...]) -> np.ndarray | None:
+    if not paths:
         return None
-    magnitude = _echoes_of([dataclasses.replace(load_volume(path), slope=1, intercept=0) for path in args.magnitude])
+    volumes = [dataclasses.replace(load_volume(path), slope=1, intercept=0) for path in paths]
+    magnitude = _echoes_of(volumes, "magnitude")
     if magnitude.shape != shape:
         raise UserError(f"--magnitude must have the phase's {shape[0]} echoes of {shape[1:]}, got {magnitude.shape}")
+    # the others were held against their first
+    on_grid(dataclasses.replace(volumes[0], data=magnitude[0]), first, "magnitude")
     return as_magnitude(magnitude)
 
 
-def _sidecar_of(path: Path) -> dict[str, Any]:
-    beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-    found = load_json(beside) if beside.is_file() else {}
-    numbers = ("EchoTime", "ImagingFrequency", "MagneticFieldStrength")
-    return {
-        key: value
-        for key, value in found.items()
-        if (key in numbers and isinstance(value, int | float) and value > 0)
-        or (key == "Manufacturer" and isinstance(value, str))
-    }
-
-
-def _field_strength(sidecar: dict[str, Any]) -> float | None:
-    # the centre frequency is what the scanner ran at; the strength is what it is sold as
-    if "ImagingFrequency" in sidecar:
-        return sidecar["ImagingFrequency"] * 1e6 / GAMMA
-    return sidecar.get("MagneticFieldStrength")
+def sidecar_path(path: str | Path) -> Path:
+    """Return where the JSON of an image stands."""
+    path = Path(path)
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")

@@ -23,14 +23,13 @@ from typing import get_args
 import numpy as np
 
 from qsmjax.cli import methods
-from qsmjax.cli.echoes import read_echoes
+from qsmjax.cli.echoes import read_echoes, sidecar_path
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.kspace import scan_of_kspace
-from qsmjax.cli.outputs import Result, deviation_path, paths, write_result
+from qsmjax.cli.outputs import Result, earlier, paths, write_result
 from qsmjax.cli.progress import iterations
 from qsmjax.cli.scan import Scan, on_grid, read_scan
 from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages, with_residue_removed
-from qsmjax.evaluation.guards import input_warnings
 from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.inversion import taken
 from qsmjax.io.aside import write_aside
@@ -38,6 +37,7 @@ from qsmjax.io.nifti import SUFFIXES, load_volume
 from qsmjax.phase.scaling import PhaseUnits
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import in_world_axes, local_field_to_chi
+from qsmjax.report.checks import map_warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--b0", type=positive, metavar="T", help="field strength [tesla]")
     add("--te", type=positive, nargs="+", metavar="S", help="echo time, or times [seconds]")
     add("--b0-dir", type=float, nargs=3, metavar=("X", "Y", "Z"), help="direction of B0 in voxel axes; default: affine")
-    add("--noise", metavar="STD", help="standard deviation of the field's noise, in the same units")
+    add("--noise", metavar="STD", help="standard deviation of the field's noise, in the same units: a map, or a number")
     add(
         "--magnitude",
         nargs="+",
@@ -111,13 +111,15 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     target = output_path(args)
     result = reconstruct(args)
+    before = earlier(target)
     # all files at once: a disk that is full by the map leaves the old map with its own sidecar
     with write_aside(target) as temporary:
-        unusual = write_result(temporary, result, args, time.perf_counter() - started)
-    if result.solution.std is None:
-        # that of another method's map does not belong to this one
-        deviation_path(target).unlink(missing_ok=True)
-    for line in unusual:
+        written = {path.name for path in write_result(temporary, result, args, time.perf_counter() - started)}
+    for path in before:
+        # what an earlier map left here does not belong to this one
+        if path.name not in written:
+            path.unlink(missing_ok=True)
+    for line in result.warnings:
         print(f"warning: {line}", file=sys.stderr)
     if not args.quiet:
         page = f", {target.name.removesuffix('.gz').removesuffix('.nii')}.html" if args.report else ""
@@ -140,8 +142,17 @@ def output_path(args: argparse.Namespace) -> Path:
         raise UserError(f"-o must end in .nii or .nii.gz, got {target}")
     if not target.parent.is_dir():
         raise UserError(f"-o must lie in a folder that exists, got {target.parent}: make it first")
-    inputs = (*args.field, args.mask, args.noise, *(args.magnitude or ()), args.reference, args.params, args.labels)
-    for made in paths(target, args):
+    inputs = (
+        *args.field,
+        *map(sidecar_path, args.field),
+        args.mask,
+        args.noise,
+        *(args.magnitude or ()),
+        args.reference,
+        args.params,
+        args.labels,
+    )
+    for made in paths(target, stages=args.save_stages, figure=not args.no_figure, report=args.report):
         if any(name and Path(name).exists() and made.exists() and made.samefile(name) for name in inputs):
             raise UserError(f"-o must not write over an input, got {made}: choose another name")
     # found out before the work, not after it
@@ -200,7 +211,14 @@ def to_map(args: argparse.Namespace, stages: Mapping[str, Stage], scan: Scan, lo
         found = [_found(local, solution.local)]
         stages, local = with_residue_removed(stages), solution.local
     # the map as the inversion gave it: what is taken for zero changes nothing of it
-    unlikely = (*found, *input_warnings(local, solution.chi, total=taken(invert.run) == "totalfield"))
+    doubts = map_warnings(
+        local,
+        solution.chi,
+        total=scan.field_map if "background" in stages else None,
+        labels=labels,
+        one_step=taken(invert.run) == "totalfield",
+    )
+    unlikely = (*scan.unlikely, *found, *doubts)
     return Result(scan, stages, local, solution, mapped, (*scan.notes, *described), labels, unlikely)
 
 

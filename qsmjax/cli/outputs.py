@@ -16,7 +16,7 @@ from qsmjax.cli.stages import Stage
 from qsmjax.inversion import taken
 from qsmjax.inversion.solution import Solution
 from qsmjax.io.nifti import file_hash, save_volume
-from qsmjax.io.sidecar import save_json
+from qsmjax.io.sidecar import load_json, save_json
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import Referenced
 from qsmjax.report.paragraph import methods_paragraph
@@ -70,22 +70,24 @@ class Result:
         ]
 
 
-def write_result(target: Path, result: Result, args: argparse.Namespace, seconds: float) -> list[str]:
+def write_result(target: Path, result: Result, args: argparse.Namespace, seconds: float) -> list[Path]:
     """Write everything, the map last: where it stands, all that belongs to it stands too.
 
     Returns:
-      What went less than well, and, where a report was asked for, what is unusual.
+      The files.
 
     Raises:
       OSError: if the folder cannot be written to.
     """
     stem = _stem(target)
     mask = np.asarray(result.local.mask)
+    written = [target, target.with_name(f"{stem}.json")]
     if not args.no_figure:
         from qsmjax.report.figures import three_plane  # matplotlib is paid for only where it draws
 
         picture = target.with_name(f"{stem}.png")
         three_plane(np.asarray(result.mapped.chi), picture, affine=result.scan.volume.affine, mask=mask, title=stem)
+        written.append(picture)
     extra: dict[str, Any] = {}
     if result.solution.std is not None:
         extra[DEVIATION] = result.solution.std
@@ -103,10 +105,10 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
         if result.scan.field_map.noise is not None:
             extra["desc-noise_fieldmap"] = result.scan.field_map.noise
     for name, volume in extra.items():
-        save_volume(_beside(target, name), np.asarray(volume), result.scan.volume)
+        written.append(_beside(target, name))
+        save_volume(written[-1], np.asarray(volume), result.scan.volume)
     described = sidecar(result, args, seconds)
     described["MethodsParagraph"] = methods_paragraph(described)
-    unusual = result.warnings
     if args.report:
         from qsmjax.report.page import MapFacts, map_page
 
@@ -121,25 +123,31 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
             labels=result.labels,
             one_step=result.one_step,
         )
-        unusual = map_page(target.with_name(f"{stem}.html"), facts, title=target.name)
+        written.append(target.with_name(f"{stem}.html"))
+        map_page(written[-1], facts, title=target.name)
     save_json(target.with_name(f"{stem}.json"), described)
     save_volume(target, np.asarray(result.mapped.chi), result.scan.volume)
-    return unusual
+    return written
 
 
-def deviation_path(target: Path) -> Path:
-    """Return where the deviation of a map stands."""
-    return _beside(target, DEVIATION)
-
-
-def paths(target: Path, args: argparse.Namespace) -> list[Path]:
-    """Return every file that `write_result` may write for a map at `target`."""
+def paths(target: Path, *, stages: bool = True, figure: bool = True, report: bool = True) -> list[Path]:
+    """Return every file that `write_result` may write for a map at `target`, with what is asked for."""
     names = [DEVIATION, MASK, "desc-removed_mask"]
-    if args.save_stages:
+    if stages:
         names += ["desc-local_fieldmap", "desc-total_fieldmap", "desc-noise_fieldmap"]
-    endings = [".json"] + [".png"] * (not args.no_figure) + [".html"] * args.report
+    endings = [".json"] + [".png"] * figure + [".html"] * report
     own = [target.with_name(_stem(target) + ending) for ending in endings]
     return [target, *own, *(_beside(target, name) for name in names)]
+
+
+def earlier(target: Path) -> list[Path]:
+    """Return the files of the map that stands at `target`; none where no sidecar says that it is one of ours."""
+    try:
+        maker = load_json(target.with_name(f"{_stem(target)}.json")).get("GeneratedBy")
+    except (OSError, ValueError):
+        return []
+    ours = isinstance(maker, dict) and maker.get("Name") == "qsmjax" and target.exists()
+    return [path for path in paths(target) if path.exists()] if ours else []
 
 
 def _stem(target: Path) -> str:
@@ -160,7 +168,7 @@ def given_arguments(args: argparse.Namespace) -> dict[str, Any]:
 def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """Describe a map: methods, parameters, units, reference, geometry, input and versions."""
     scan, solution, grid = result.scan, result.solution, result.local.geometry
-    stages = {slot: _described(stage) for slot, stage in result.stages.items()}
+    stages = {slot: described_stage(stage) for slot, stage in result.stages.items()}
     if solution.weight is not None:
         stages["inversion"]["Parameters"]["weight"] = float(solution.weight)
     return {
@@ -186,16 +194,18 @@ def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[st
         "Notes": list(result.notes),
         "Warnings": result.warnings,
         "Seconds": round(seconds, 3),
-        "GeneratedBy": {
-            "Name": "qsmjax",
-            "Version": importlib.metadata.version("qsmjax"),
-            "jax": importlib.metadata.version("jax"),
-            "Python": platform.python_version(),
-        },
+        "GeneratedBy": software(),
     }
 
 
-def _described(stage: Stage) -> dict[str, Any]:
+def software() -> dict[str, str]:
+    """Name this software and what it runs on."""
+    versions = {"Version": importlib.metadata.version("qsmjax"), "jax": importlib.metadata.version("jax")}
+    return {"Name": "qsmjax", **versions, "Python": platform.python_version()}
+
+
+def described_stage(stage: Stage) -> dict[str, Any]:
+    """Describe a stage: its method, every parameter, references, and weights where it has some."""
     card = stage.card()
     weights = {name: card[name] for name in ("sha256", "training_data", "licence") if name in card}
     return {

@@ -101,8 +101,9 @@ def work(job: Job) -> Outcome:
         if words is None:
             if job.run.problem:
                 raise UserError(job.run.problem)
-            _make(target, job, started)
-            state, words = "done", f"chi in {target}"
+            warnings = _make(target, job, started)
+            told = f", {len(warnings)} warnings in its JSON: {warnings[0]}" if warnings else ""
+            state, words = "done", f"chi in {target}{told}"
         log.unlink(missing_ok=True)
         return Outcome(job.name, state, words, time.perf_counter() - started)  # type: ignore[arg-type]
     except Exception as error:
@@ -162,7 +163,8 @@ def _settings(job: Job) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in job.settings.methods.items()}
 
 
-def _make(target: Path, job: Job, started: float) -> None:
+def _make(target: Path, job: Job, started: float) -> list[str]:
+    """Make a scan's map, and return what speaks against it."""
     run, settings = job.run, job.settings
     args = settings.arguments(run)
     stages = choose_stages(args)
@@ -202,6 +204,7 @@ def _make(target: Path, job: Job, started: float) -> None:
     described["MethodsParagraph"] = methods_paragraph(described)
     described |= {"Description": "Magnetic susceptibility", **common, "Settings": _settings(job)}
     _write(target, np.asarray(result.mapped.chi), result, described)
+    return result.warnings
 
 
 def _write_fields(folder: Path, result: Result, job: Job, common: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qsmjax.cli.errors import UserError
-from qsmjax.io.nifti import NiftiVolume, load_volume
+from qsmjax.io.nifti import NiftiVolume, forms_apart, load_volume
 from qsmjax.io.sidecar import ScanParameters, load_parameters
 from qsmjax.physics.field_map import FieldMap, field_map
 from qsmjax.physics.geometry import Geometry, geometry_from_affine
@@ -19,6 +19,9 @@ FIELD_LIMIT = 50.0
 
 LOCAL_STD_LIMIT = 0.1
 """The local field of a brain has 0.008 to 0.015 ppm; ten times that is another unit, or no local field [ppm]."""
+
+FORMS_APART = 1.0
+"""Angle between what a header's two forms take for the scanner's axis that goes unsaid [degrees]."""
 
 GRID_TOLERANCE = 1e-2
 """Largest difference between two affines of one grid [mm]: headers round theirs."""
@@ -35,6 +38,7 @@ class Scan:
       b0: field strength [T], where known.
       te: echo times [s], where known.
       notes: what was done to the input that a user should know.
+      unlikely: what speaks against the input's being what it was taken for, in lines.
       removed: what was taken from the mask that was given or found, where something was.
     """
 
@@ -44,6 +48,7 @@ class Scan:
     b0: float | None
     te: tuple[float, ...]
     notes: tuple[str, ...]
+    unlikely: tuple[str, ...] = ()
     removed: np.ndarray | None = None
 
 
@@ -71,7 +76,7 @@ def read_scan(args: argparse.Namespace) -> Scan:
     te = times[0] if len(times) == 1 else None
     convert = lambda values: np.asarray(to_ppm(values, args.units, b0=b0, te=te))
     field = _checked(convert(data), mask, args)
-    noise = convert(on_grid(load_volume(args.noise), volume, "noise")) if args.noise else None
+    noise = convert(_noise(args.noise, volume)) if args.noise else None
     if noise is not None and not (np.isfinite(noise[mask]).all() and noise[mask].min() > 0):
         raise UserError(f"{args.noise} must be a standard deviation above zero inside the mask, got zeros or NaN there")
     if args.magnitude and len(args.magnitude) != 1:
@@ -82,6 +87,15 @@ def read_scan(args: argparse.Namespace) -> Scan:
     scale = radians_per_ppm(b0, te) if b0 and te else None
     made = field_map(field, mask, grid, noise=noise, magnitude=magnitude, radians_per_ppm=scale)
     return Scan(made, volume, b0_source, b0, tuple(times), (*notes, *more))
+
+
+def _noise(words: str, volume: NiftiVolume) -> np.ndarray:
+    """Read a noise map, or fill one with the number that stands for it."""
+    try:
+        level = float(words)
+    except ValueError:
+        return on_grid(load_volume(words), volume, "noise")
+    return np.full(volume.shape[:3], level, np.float32)
 
 
 def single_volume(volume: NiftiVolume) -> np.ndarray:
@@ -108,6 +122,8 @@ def grid_of(
         notes.append("the header says nothing of orientation: B0 is taken along the third voxel axis (else --b0-dir)")
         source, b0_dir = "assumption", (0, 0, 1)
     grid = geometry_from_affine(volume.affine, volume.shape[:3], b0_dir=b0_dir)
+    if source == "affine" and (apart := forms_apart(volume.header)) > FORMS_APART:
+        notes.append(f"sform and qform stand {apart:.0f} degrees apart: B0 is taken from the sform (else --b0-dir)")
     if parameters.voxel_size is not None:
         if not np.allclose(parameters.voxel_size, grid.voxel_size, rtol=0.02):
             found = [round(float(d), 4) for d in grid.voxel_size]
@@ -117,7 +133,7 @@ def grid_of(
 
 
 def _implied_mask(data: np.ndarray, volume: NiftiVolume) -> np.ndarray:
-    mask = data != 0
+    mask = np.nan_to_num(data) != 0
     if mask.all():
         raise UserError(f"{volume.path} must be zero outside the head, got no voxel of zero: give the head with --mask")
     if not mask.any():
@@ -172,13 +188,14 @@ def _checked(field: np.ndarray, mask: np.ndarray, args) -> np.ndarray:
     if largest > FIELD_LIMIT:
         raise UserError(
             f"{args.field[0]} must lie within {FIELD_LIMIT:g} ppm, got {largest:.4g} with --units {args.units}: "
-            "say --units hz or rad, with --b0 and --te"
+            "say --units hz or rad, with --b0 and --te (ppb: divide by 1000)"
         )
     spread = float(field[mask].std())
     if args.input == "localfield" and spread > LOCAL_STD_LIMIT:
         raise UserError(
             f"{args.field[0]} must be a local field, whose standard deviation stays under {LOCAL_STD_LIMIT:g} ppm, got "
-            f"{spread:.3g} with --units {args.units}: say --units hz or rad, or --input totalfield"
+            f"{spread:.3g} with --units {args.units}: say --units hz or rad (ppb: divide by 1000), or --input "
+            "totalfield"
         )
     return field
 

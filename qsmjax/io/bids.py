@@ -63,6 +63,11 @@ class Run:
         return self.folder.parent / "anat"
 
     @property
+    def magnitude_alone(self) -> bool:
+        """Whether it never was a scan for a map."""
+        return set(self.parts) <= {"mag"}
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """All its files."""
         return tuple(path for part in PARTS for path in self.parts.get(part, ()))

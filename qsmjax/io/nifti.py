@@ -7,6 +7,7 @@ keeps its sform, qform, codes, units and byte order to the last bit.
 import dataclasses
 import hashlib
 import logging
+import re
 import zlib
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def load_volume(path: str | Path) -> NiftiVolume:
 
     Raises:
       FileNotFoundError: if it is not there.
-      ValueError: if it is not NIfTI, is cut short, lies about its size, or holds complex or colour voxels.
+      ValueError: if it is not NIfTI, is cut short, lies about its size, holds complex or colour voxels, or its
+        voxels are in metres or micrometres.
     """
     path = Path(path)
     if not path.exists():
@@ -78,6 +80,7 @@ def load_volume(path: str | Path) -> NiftiVolume:
             raise ValueError(f"{path} must be NIfTI-1 or NIfTI-2, got {type(image).__name__}: convert it")
         _check_layout(path, image)
         _check_voxel_size(path, type(image.header))
+        _check_length_unit(path, image.header)
         data = np.asarray(image.dataobj, np.float32)
         affine = np.asarray(image.affine, np.float64)
         if not np.isfinite(affine).all():
@@ -145,6 +148,22 @@ def new_volume(data: np.ndarray, affine: np.ndarray, path: str | Path = "") -> N
     return NiftiVolume(np.asarray(data, np.float32), np.asarray(affine, np.float64), header, Path(path), True)
 
 
+def forms_apart(header: nib.Nifti1Header) -> float:
+    """Return the angle by which a header's sform and qform differ in the direction of the scanner's axis [degrees]."""
+    if int(header["sform_code"]) <= 0 or int(header["qform_code"]) <= 0:
+        return 0.0
+    # the third row of a rotation: the scanner's z in voxel axes
+    rows = [form[2, :3] / np.linalg.norm(form[:3, :3], axis=0) for form in (header.get_sform(), header.get_qform())]
+    unit = [row / np.linalg.norm(row) for row in rows]
+    return float(np.degrees(np.arccos(np.clip(unit[0] @ unit[1], -1, 1))))
+
+
+def number_order(path: Path) -> list[tuple[int, int, str]]:
+    """Return what sorts files by the numbers in their names: echo 10 comes after echo 9."""
+    parts = re.findall(r"\d+|\D+", path.name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
 def file_hash(path: str | Path) -> str:
     """Return the SHA-256 of a file."""
     with Path(path).open("rb") as file:
@@ -164,6 +183,13 @@ def _check_layout(path: Path, image: nib.Nifti1Image) -> None:
         raise ValueError(
             f"{path} must be a whole NIfTI file, got {size} bytes where its header claims {claimed}: copy it again"
         )
+
+
+def _check_length_unit(path: Path, header: nib.Nifti1Header) -> None:
+    # three bits of the code; the rest is of time, and what is neither is as good as unknown
+    unit = {1: "metres", 3: "micrometres"}.get(int(header["xyzt_units"]) & 7)
+    if unit:
+        raise ValueError(f"{path} must have its voxels in mm, got {unit}: scale its affine and set xyzt_units to mm")
 
 
 def _check_voxel_size(path: Path, kind: type[nib.Nifti1Header]) -> None:

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qsmjax.evaluation import plausibility
-from qsmjax.evaluation.guards import input_warnings
 from qsmjax.evaluation.plausibility import Residual, field_residual
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.report import document, expected, viewer
@@ -23,8 +21,6 @@ from qsmjax.report.viewer import Layer
 
 DPI = 110
 """Of the figures: one fits the page's width."""
-EXPLAINED = 0.5
-"""Part of the field's variance that a map explains at least; TV 0.98, TKD 0.9 and more on simulated heads."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +32,7 @@ class MapFacts:
       chi: the map [ppm], referenced.
       inverted: the map as the inversion gave it [ppm], before the reference was subtracted.
       affine: 4x4, voxel index to world [mm].
-      sidecar: as it lies beside the map, with its methods paragraph.
+      sidecar: as it lies beside the map, with its warnings and methods paragraph.
       std: standard deviation of chi [ppm], where the method gave one.
       total: the total field [ppm] with its mask, where the background was removed.
       labels: a segmentation in FreeSurfer's numbers, on the same grid.
@@ -64,25 +60,20 @@ class MapFacts:
         return "background and noise" if self.one_step else "field that the map leaves"
 
 
-def map_page(path: str | os.PathLike, facts: MapFacts, *, title: str) -> list[str]:
+def map_page(path: str | os.PathLike, facts: MapFacts, *, title: str) -> None:
     """Write the page of a map; it appears whole or not at all, and needs no other file and no network.
 
     Args:
       path: where to write.
       facts: what to show.
       title: of the page, as plain text.
-
-    Returns:
-      What is unusual, a line each, as the page says it.
     """
     residual = field_residual(facts.local, facts.inverted)
-    # the sidecar of `infer` holds the guards' lines already
-    unusual = list(dict.fromkeys([*facts.sidecar.get("Warnings", ()), *warnings(facts, residual)]))
     layers = _layers(facts, residual)
     mask = np.asarray(facts.local.mask)
     with tempfile.TemporaryDirectory() as folder:
         parts = [
-            _verdict(unusual),
+            _verdict(facts.sidecar.get("Warnings", ())),
             section("Look around", viewer.viewer(layers, facts.affine, _box(mask))),
             section("Three planes", *_figures(facts, layers, Path(folder))),
             section("Is it as expected?", *_expectations(facts)),
@@ -92,38 +83,6 @@ def map_page(path: str | os.PathLike, facts: MapFacts, *, title: str) -> list[st
             section("Every parameter", pairs({k: v for k, v in facts.sidecar.items() if k != "MethodsParagraph"})),
         ]
         document.document(path, title, parts, style=viewer.STYLE)
-    return unusual
-
-
-def warnings(facts: MapFacts, residual: Residual) -> list[str]:
-    """Say what is unusual, one line each: what was found, what is usual, what it may come from."""
-    local, total = facts.local, facts.local if facts.one_step else facts.total
-    found = input_warnings(local, np.asarray(facts.inverted), total=facts.one_step)
-    contact = plausibility.border_contact(local.mask if total is None else total.mask)
-    if contact > plausibility.BORDER_LIMIT:
-        found.append(
-            f"the mask touches the volume's border with {contact:.1%} of its rim: the field beyond is not known, and "
-            "the map is wrong within a few voxels of it: take those voxels out of the mask, or scan a larger volume"
-        )
-    if total is not None:
-        part = plausibility.harmonic_part(total.field, total.mask, total.geometry)
-        if part < plausibility.HARMONIC_FLOOR:
-            found.append(
-                f"the phase may be high-pass filtered: only {part:.0%} of the total field's variance comes from "
-                f"outside the head (usual: above {plausibility.HARMONIC_FLOOR:.0%}): export unfiltered phase"
-            )
-    contrast = None if facts.labels is None else expected.deep_grey_contrast(facts.chi, facts.labels, local.mask)
-    if contrast is not None and contrast < 0:
-        found.append(
-            f"the sign may be turned: deep grey matter lies {-contrast:.3f} ppm below white matter, and is above it in "
-            "every adult: multiply the field by -1 if the scanner counts phase the other way round"
-        )
-    if residual.explained < EXPLAINED and not facts.one_step:
-        found.append(
-            f"the map explains {residual.explained:.0%} of the field's variance (usual: above {EXPLAINED:.0%}): noise, "
-            "left background, or too strong a regularisation"
-        )
-    return found
 
 
 def _verdict(unusual: Sequence[str]) -> str:

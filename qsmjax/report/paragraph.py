@@ -10,6 +10,8 @@ References:
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 OPENINGS = {
     "recon": "Undersampled k-space was filled by GRAPPA and its coils combined with sensitivities from ESPIRiT",
     "field": "The total field was fitted to the complex echoes after exact unwrapping",
@@ -24,12 +26,13 @@ def methods_paragraph(sidecar: Mapping[str, Any]) -> str:
     """Write the paragraph.
 
     Args:
-      sidecar: as `infer` writes it beside a map.
+      sidecar: as `infer` or `cosmos` writes it beside a map.
     """
     software = sidecar["GeneratedBy"]
     sentences = [
         f"Susceptibility was mapped with {software['Name']} {software['Version']} (jax {software['jax']})",
         _scan(sidecar),
+        _orientations(sidecar),
     ]
     # a total field, and no slot that parts it: the inversion did
     one_step = sidecar.get("InputKind", "localfield") != "localfield" and "background" not in sidecar["Stages"]
@@ -53,6 +56,15 @@ def _scan(sidecar: Mapping[str, Any]) -> str:
         known.append("echo times " + ", ".join(f"{1000 * te:.3g}" for te in sidecar["EchoTime"]) + " ms")
     direction = ", ".join(f"{b:.3f}" for b in sidecar["B0Direction"])
     return f"The scan had {', '.join(known)}, and B0 along ({direction}) in voxel axes"
+
+
+def _orientations(sidecar: Mapping[str, Any]) -> str:
+    every = [np.asarray(each["B0Direction"], np.float64) for each in sidecar.get("Orientations", ())]
+    if not every:
+        return ""
+    unit = np.stack([each / np.linalg.norm(each) for each in every])
+    widest = np.degrees(np.arccos(np.clip(unit @ unit.T, -1, 1).min()))
+    return f"{len(every)} orientations of the head were combined, up to {widest:.0f} degrees apart"
 
 
 def _parameters(stage: Mapping[str, Any]) -> str:

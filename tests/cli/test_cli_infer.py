@@ -182,6 +182,38 @@ def test_nan_outside_the_mask_is_zeroed_and_inside_refused_or_masked(folder, sca
     assert np.isfinite(load_volume(folder / "in_nan_Chimap.nii.gz").data).all()
 
 
+def test_nan_around_the_head_is_no_mask(folder, scan):
+    write(folder / "around.nii", np.where(scan[1], scan[2], np.nan))
+    np.testing.assert_allclose(
+        chi_of(folder, folder / "around.nii"), chi_of(folder, folder / "field.nii.gz"), atol=1e-6
+    )
+
+
+def test_a_number_stands_for_a_noise_map(folder, scan):
+    write(folder / "noise.nii", np.full(scan[1].shape, 0.002))
+    of = lambda noise: chi_of(folder, folder / "field.nii.gz", "--method", "tv", "--noise", noise)
+    np.testing.assert_allclose(of(0.002), of(folder / "noise.nii"), atol=1e-7)
+
+
+def test_what_an_earlier_map_left_goes_with_it_and_a_users_own_files_stay(folder):
+    words = (folder / "field.nii.gz", "-o", folder / "out.nii", "--quiet")
+    (folder / "out.html").write_text("a user's own")
+    assert infer(*words, "--method", "tkd", "--no-figure") == 0
+    assert (folder / "out.html").read_text() == "a user's own"
+    assert infer(*words, "--method", "tkd", "--report", "--save-stages") == 0
+    left = [folder / name for name in ("out.html", "out.png", "out_desc-local_fieldmap.nii.gz")]
+    assert all(path.exists() for path in left)
+    assert infer(*words, "--method", "tsvd", "--no-figure") == 0
+    assert not any(path.exists() for path in left) and (folder / "out.nii").exists()
+
+
+def test_a_mask_at_the_border_is_told_in_the_sidecar(folder, scan, capsys):
+    write(folder / "all.nii", np.ones(scan[1].shape))
+    assert infer(folder / "field.nii.gz", "--mask", folder / "all.nii", "--method", "tkd", "--no-figure") == 0
+    assert "touches the volume's border with 100" in capsys.readouterr().err
+    assert "touches" in json.loads((folder / "field_Chimap.json").read_text())["Warnings"][0]
+
+
 def test_a_workdirs_network_runs_on_a_grid_that_is_not_its_own(folder, capsys):
     network = {"name": "qsmnet", "width": 2, "depth": 1, "kernel": 3}
     variables = build(network).init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))

@@ -55,6 +55,7 @@ def test_a_factor_on_floating_point_radians_is_refused_by_name():
     ("values", "header", "message"),
     [
         (TRUTH * 1e-3, {}, "must reach beyond"),
+        (TRUTH / np.abs(TRUTH).max(), {}, "could be units of pi"),
         (TRUTH * 3, {}, "fits no scanner's rule"),
         (np.round(TRUTH * 20000), {}, "fits no scanner's rule"),
         (np.round(TRUTH * 900), {}, "siemens or mrad"),
