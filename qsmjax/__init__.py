@@ -7,7 +7,8 @@ def load(name: str) -> Callable:
     """Load a network that comes with qsmjax: `qsmjax.load("learned")(field_map)` has chi and std [ppm].
 
     Args:
-      name: learned, qsmnet or qsmnet_plus; the latter two know no std.
+      name: learned, learned_total (for what the default removal of the background leaves), qsmnet or qsmnet_plus; the
+        latter two know no std.
 
     Returns:
       (FieldMap, *, tile, halo) -> Solution.

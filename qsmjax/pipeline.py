@@ -7,8 +7,9 @@ Susceptibility is only known up to a constant, since D(0) = 0: a map without a s
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -49,11 +50,13 @@ def reference(chi: Volume, mask: Mask, region: ArrayLike | None) -> Referenced:
       region: not zero in the reference region, of which the part inside the mask counts; None for no reference.
 
     Raises:
-      ValueError: if the region is on another grid.
+      ValueError: if the region is on another grid, or shares no voxel with the mask.
     """
     if region is None:
         return Referenced(jnp.where(mask, chi, 0), jnp.float32(0))
     inside = as_mask("reference", region, chi.shape) & mask
+    if not isinstance(inside, jax.core.Tracer) and not bool(inside.any()):
+        raise ValueError("reference must share voxels with the mask, got none")
     offset = jnp.sum(jnp.where(inside, chi, 0)) / jnp.maximum(jnp.sum(inside), 1)
     return Referenced(jnp.where(mask, chi - offset, 0), offset)
 
@@ -133,14 +136,19 @@ def in_world_axes(method: Background | Inversion, given: FieldMap, affine: Array
 
 
 def local_field_to_chi(
-    local: FieldMap, invert: Inversion, *, region: ArrayLike | None = None, affine: ArrayLike | None = None, **options
+    local: FieldMap,
+    invert: Inversion,
+    *,
+    region: ArrayLike | Literal["mean"] | None = "mean",
+    affine: ArrayLike | None = None,
+    **options,
 ) -> tuple[Solution, Referenced]:
     """Invert a local field and reference the map.
 
     Args:
       local: local field.
       invert: an inversion, classical or learned: (FieldMap, *, options) -> Solution.
-      region: the reference region; by default the whole mask.
+      region: the reference region; "mean" for the whole mask, None for none.
       affine: 4x4, the field's voxel index to world [mm], for `in_world_axes`; None to invert it as it is stored.
       options: the inversion's.
 
@@ -148,7 +156,7 @@ def local_field_to_chi(
       The solution as the inversion gave it, and its referenced map.
     """
     solution = invert(local, **options) if affine is None else in_world_axes(invert, local, affine, **options)
-    return solution, reference(solution.chi, local.mask, local.mask if region is None else region)
+    return solution, reference(solution.chi, local.mask, local.mask if isinstance(region, str) else region)
 
 
 def total_field_to_chi(
@@ -156,22 +164,25 @@ def total_field_to_chi(
     remove: Background,
     invert: Inversion,
     *,
-    region: ArrayLike | None = None,
+    region: ArrayLike | Literal["mean"] | None = "mean",
+    affine: ArrayLike | None = None,
     background_options: Mapping[str, Any] | None = None,
     **options,
 ) -> tuple[FieldMap, Solution, Referenced]:
-    """Remove the background field, invert what is left and reference the map: one differentiable function.
+    """Remove the background field, invert what is left and reference the map: one function, differentiable as they are.
 
     Args:
       total: total field.
       remove: a background method: (FieldMap, *, options) -> FieldMap.
       invert: an inversion.
-      region: the reference region; by default the mask that the background method left.
+      region: the reference region; "mean" for the mask that the background method left, None for none.
+      affine: 4x4, the field's voxel index to world [mm], for `in_world_axes`; None to take it as it is stored.
       background_options: options of `remove`.
       options: the inversion's.
 
     Returns:
       The local field, the solution as the inversion gave it, and its referenced map.
     """
-    local = remove(total, **(background_options or {}))
-    return local, *local_field_to_chi(local, invert, region=region, **options)
+    how = background_options or {}
+    local = remove(total, **how) if affine is None else in_world_axes(remove, total, affine, **how)
+    return local, *local_field_to_chi(local, invert, region=region, affine=affine, **options)

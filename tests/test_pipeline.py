@@ -9,10 +9,32 @@ from qsmjax.cli.stages import DEFAULTS
 from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import field_map
-from qsmjax.physics.geometry import geometry
-from qsmjax.pipeline import BACKGROUNDS, total_field_to_chi
+from qsmjax.physics.geometry import geometry, geometry_from_affine
+from qsmjax.pipeline import BACKGROUNDS, local_field_to_chi, total_field_to_chi
 
 SHAPE = (32, 32, 32)
+
+
+def test_a_reference_beside_the_mask_is_refused_and_none_is_none():
+    mask = np.zeros((6, 6, 6), bool)
+    mask[1:5, 1:5, 1:5] = True
+    field = np.random.default_rng(0).normal(0, 0.01, mask.shape)
+    local = field_map(field, mask, geometry(mask.shape))
+    solution, mapped = local_field_to_chi(local, INVERSIONS["tkd"], region=None)
+    np.testing.assert_array_equal(mapped.chi, solution.chi)
+    with pytest.raises(ValueError, match="reference must share voxels with the mask"):
+        local_field_to_chi(local, INVERSIONS["tkd"], region=~mask)
+
+
+def test_both_stages_run_along_the_axes_of_the_world():
+    seen = []
+    remove = lambda total: seen.append(total.geometry.shape) or total
+    invert = lambda local: seen.append(local.geometry.shape) or INVERSIONS["tkd"](local)
+    affine = np.eye(4)[[2, 0, 1, 3]]
+    shape = (7, 8, 9)
+    total = field_map(np.random.default_rng(0).normal(0, 0.01, shape), None, geometry_from_affine(affine, shape))
+    total_field_to_chi(total, remove, invert, affine=affine)
+    assert seen == [(9, 7, 8)] * 2
 
 
 @pytest.mark.slow

@@ -12,13 +12,16 @@ from jax.typing import ArrayLike
 from qsmjax.background.frame import Local, in_frame
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.operators import laplacian
+from qsmjax.numerics.options import real
 from qsmjax.numerics.solvers import cg, iterate
 from qsmjax.numerics.spheres import erode, sphere_kernel, spherical_mean
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
 
-def ismv(field_map: FieldMap, *, radius: float = 5.0, tolerance: float = 1e-4, max_iterations: int = 500) -> FieldMap:
+def ismv(
+    field_map: FieldMap, *, radius: float = 5.0, tolerance: float | None = 1e-4, max_iterations: int = 500
+) -> FieldMap:
     """Remove the background by iterated spherical means, the shell at the edge held fixed (iSMV).
 
         background ← S background where the ball fits,    field elsewhere in the mask
@@ -26,17 +29,18 @@ def ismv(field_map: FieldMap, *, radius: float = 5.0, tolerance: float = 1e-4, m
     Args:
       field_map: the total field.
       radius: of the ball [mm].
-      tolerance: relative change of the background at which to stop.
-      max_iterations: the limit.
+      tolerance: relative change of the background at which to stop; None for a fixed count, through which gradients
+        flow.
+      max_iterations: the limit, or the count.
 
     Returns:
       The local field, on the mask less the radius.
 
     References:
-      Wen et al., Phys. Med. Biol. 59:7155 (2014), doi:10.1088/0031-9155/59/23/7155.
+      Wen et al., Magn. Reson. Med. 72:1065 (2014), doi:10.1002/mrm.24998.
     """
-    options = {"radius": float(radius), "tolerance": float(tolerance), "max_iterations": max_iterations}
-    return in_frame(remove_ismv, field_map, options)
+    options = {"radius": real(radius), "tolerance": None if tolerance is None else real(tolerance)}
+    return in_frame(remove_ismv, field_map, options | {"max_iterations": max_iterations})
 
 
 def lbv(field_map: FieldMap, *, tolerance: float = 1e-4, max_iterations: int = 500) -> FieldMap:
@@ -53,11 +57,17 @@ def lbv(field_map: FieldMap, *, tolerance: float = 1e-4, max_iterations: int = 5
     References:
       Zhou et al., NMR Biomed. 27:312 (2014), doi:10.1002/nbm.3064.
     """
-    return in_frame(remove_lbv, field_map, {"tolerance": float(tolerance), "max_iterations": max_iterations})
+    return in_frame(remove_lbv, field_map, {"tolerance": real(tolerance), "max_iterations": max_iterations})
 
 
 def remove_ismv(
-    field: Volume, mask: Mask, geometry: Geometry, *, radius: ArrayLike, tolerance: ArrayLike, max_iterations: int
+    field: Volume,
+    mask: Mask,
+    geometry: Geometry,
+    *,
+    radius: ArrayLike,
+    tolerance: ArrayLike | None,
+    max_iterations: int,
 ) -> Local:
     """Iterate the spherical mean to its fixed point: the block beneath `ismv`."""
     kernel = sphere_kernel(geometry.shape, geometry.voxel_size, radius)

@@ -19,6 +19,7 @@ from qsmjax.background.edge import EDGE, STEEPEST, beside_the_skull, shrink, ste
 from qsmjax.background.frame import Local, in_frame
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
+from qsmjax.numerics.options import real
 from qsmjax.numerics.solvers import cg, cg_steps
 from qsmjax.physics.cuboids import cuboid_kernel
 from qsmjax.physics.dipole import dipole_kernel
@@ -64,8 +65,8 @@ def joint(
       Liu et al., NMR Biomed. 24:1129 (2011), doi:10.1002/nbm.1670 (dipoles outside).
       Liu et al., Magn. Reson. Med. 78:303 (2017), doi:10.1002/mrm.26331 (inside and outside, preconditioned).
     """
-    options = {"inside": inside, "outside": outside, "margin": margin, "steepest": steepest, "tolerance": tolerance}
-    options = {name: float(value) for name, value in options.items()}
+    given = {"inside": inside, "outside": outside, "margin": margin, "steepest": steepest, "tolerance": tolerance}
+    options = {name: real(value) for name, value in given.items()}
     return in_frame(remove_by_dipoles, field_map, options | {"max_iterations": max_iterations}, uses=("noise",))
 
 
@@ -84,7 +85,7 @@ def pdf(field_map: FieldMap, *, outside: float = 5.0, tolerance: float = 1e-3, m
     References:
       Liu et al., NMR Biomed. 24:1129 (2011), doi:10.1002/nbm.1670.
     """
-    options = {"inside": 0.0, "outside": float(outside), "margin": 0.0, "tolerance": float(tolerance)}
+    options = {"inside": 0.0, "outside": real(outside), "margin": 0.0, "tolerance": real(tolerance)}
     return in_frame(remove_by_dipoles, field_map, options | {"max_iterations": max_iterations}, uses=("noise",))
 
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.box import bounding_box, enter, frame_shape, leave
+from qsmjax.numerics.options import check_option, parted
 from qsmjax.physics.field_map import FieldMap
 
 MARGIN = 0.3
@@ -45,32 +45,31 @@ def in_frame(
     Args:
       block: (field, mask, geometry, *, options) -> Local, on arrays.
       field_map: the total field, (x, y, z).
-      options: the block's; floats are traced, all else is static.
+      options: the block's; whole numbers, several numbers and choices are static, all other numbers traced.
       uses: the field map's other attributes that the block takes.
 
     Returns:
       The field map with the local field and the mask where it is valid.
 
     Raises:
-      ValueError: if the mask is empty, a number is not positive, or nothing is left of the mask.
+      ValueError: if the mask is empty, a number is negative, or nothing is left of the mask.
       FloatingPointError: if the local field is not finite.
     """
     for name, value in options.items():
-        if any(not v >= 0 for v in np.ravel(value) if isinstance(v, (int, float))):
-            raise ValueError(f"{name} must not be negative, got {value}")
+        check_option(name, value, zero=not name.endswith("iterations"))
     box = bounding_box(field_map.mask)
     shape = frame_shape(box, MARGIN, least=4)
     parts = {"field": field_map.field, "mask": field_map.mask, **{name: getattr(field_map, name) for name in uses}}
     framed = {name: enter(part, box, shape) for name, part in parts.items()}
-    traced = {name: value for name, value in options.items() if isinstance(value, float)}
-    static = {name: value for name, value in options.items() if name not in traced}
+    static, traced = parted(options)
     geometry = dataclasses.replace(field_map.geometry, shape=shape)
     run = _compiled(block, tuple(sorted(static.items())))
     local = run(framed.pop("field"), framed.pop("mask"), geometry, **framed, **traced)
     mask = leave(local.mask, box, field_map.geometry.shape)
     if not isinstance(mask, jax.core.Tracer) and not bool(mask.any()):
         raise ValueError(
-            f"mask must be wider than the sphere, got nothing left of it: choose a smaller radius than {options}"
+            f"mask must be wider than what the removal takes off its rim, got nothing left of it by {options}: give a "
+            "smaller radius or margin, or a larger mask"
         )
     noise = field_map.noise if local.noise is None else leave(local.noise, box, field_map.geometry.shape)
     made = dataclasses.replace(

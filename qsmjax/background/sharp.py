@@ -20,6 +20,7 @@ from qsmjax.background.edge import STEEPEST, beside_the_skull, steep_voxels
 from qsmjax.background.frame import Local, in_frame
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
+from qsmjax.numerics.options import real
 from qsmjax.numerics.solvers import cg
 from qsmjax.numerics.spheres import erode, sphere_kernel
 from qsmjax.physics.field_map import FieldMap
@@ -55,7 +56,7 @@ def v_sharp(
       Wu et al., Magn. Reson. Med. 67:137 (2012), doi:10.1002/mrm.23000.
       Bilgic et al., Magn. Reson. Med. 91:1834 (2024), doi:10.1002/mrm.30006 (consensus).
     """
-    options = {"radii": tuple(float(r) for r in radii), "threshold": float(threshold), "steepest": float(steepest)}
+    options = {"radii": tuple(float(r) for r in radii), "threshold": real(threshold), "steepest": real(steepest)}
     return in_frame(remove_v_sharp, field_map, options | {"refinements": refinements})
 
 
@@ -73,7 +74,7 @@ def sharp(field_map: FieldMap, *, radius: float = 6.0, threshold: float = 0.05) 
     References:
       Schweser et al., NeuroImage 54:2789 (2011), doi:10.1016/j.neuroimage.2010.10.070.
     """
-    options = {"radii": (float(radius),), "threshold": float(threshold)}
+    options = {"radii": (float(radius),), "threshold": real(threshold)}
     return in_frame(remove_v_sharp, field_map, options | {"refinements": 0})
 
 
@@ -102,7 +103,7 @@ def resharp(
     References:
       Sun & Wilman, Magn. Reson. Med. 71:1151 (2014), doi:10.1002/mrm.24765.
     """
-    options = {"radius": float(radius), "weight": float(weight), "tolerance": float(tolerance)}
+    options = {"radius": real(radius), "weight": real(weight), "tolerance": real(tolerance)}
     return in_frame(remove_resharp, field_map, options | {"max_iterations": max_iterations})
 
 

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -256,11 +256,11 @@ def local_field(stages: Mapping[str, Stage], scan: Scan, *, quiet: bool = True) 
         return in_world_axes(remove.run, scan.field_map, scan.volume.affine, **remove.options, **reporting)
 
 
-def _region(args: argparse.Namespace, scan: Scan, local: FieldMap) -> np.ndarray | None:
+def _region(args: argparse.Namespace, scan: Scan, local: FieldMap) -> np.ndarray | Literal["mean"] | None:
     if args.reference == "mean":
-        return None
+        return "mean"
     if args.reference == "none":
-        return np.zeros(local.geometry.shape, bool)
+        return None
     region = on_grid(load_volume(args.reference), scan.volume, "reference") != 0
     if not (region & np.asarray(local.mask)).any():
         raise UserError(f"{args.reference} must share voxels with the mask, got none")

@@ -84,7 +84,8 @@ def read_scan(args: argparse.Namespace) -> Scan:
     magnitude = on_grid(load_volume(args.magnitude[0]), volume, "magnitude") if args.magnitude else None
     if magnitude is not None:
         magnitude = as_magnitude(magnitude)
-    scale = radians_per_ppm(b0, te) if b0 and te else None
+    # of several echoes the last, as where their phase was fitted
+    scale = radians_per_ppm(b0, max(times)) if b0 and times else None
     made = field_map(field, mask, grid, noise=noise, magnitude=magnitude, radians_per_ppm=scale)
     return Scan(made, volume, b0_source, b0, tuple(times), (*notes, *more))
 

@@ -17,12 +17,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from qsmjax.inversion.frame import check_finite, check_option, is_full
+from qsmjax.inversion.frame import check_finite, is_full
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.weighting import data_weights, noise_level
 from qsmjax.numerics.arrays import Kernel, Shape
 from qsmjax.numerics.box import bounding_box, enter, frame_shape, leave
 from qsmjax.numerics.kspace import irfft3, rfft3
+from qsmjax.numerics.options import check_option
 from qsmjax.numerics.solvers import Report, cg
 from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.field_map import FieldMap

@@ -12,7 +12,6 @@ the whole grid, padded alike, is the frame. Here, at the edge to concrete values
 
 import dataclasses
 import functools
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,7 @@ from jaxtyping import Array
 from qsmjax.inversion.solution import Solution
 from qsmjax.numerics.arrays import Kernel
 from qsmjax.numerics.box import bounding_box, enter, frame_shape, leave
+from qsmjax.numerics.options import check_option, parted
 from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
@@ -34,6 +34,9 @@ MARGIN = 0.15
 WHOLE_MARGIN = 1.0
 """The same for a field that is known everywhere, whose streaks run on: TKD of an oblique object and of an upright one
 differ by 3 % without, by 0.3-0.7 % with it."""
+
+LARGEST = {"threshold": 2 / 3, "edge_percentage": 100.0}
+"""What options can be at most: |D| is nowhere larger than 2/3."""
 
 Block = Callable[..., Solution]
 
@@ -71,6 +74,8 @@ def in_frame(
     """
     for name, value in options.items():
         check_option(name, value)
+        if name in LARGEST and not isinstance(value, jax.core.Tracer) and value > LARGEST[name]:
+            raise ValueError(f"{name} must be at most {LARGEST[name]:.3g}, got {value}")
     box = bounding_box(field_map.mask)
     check_field(field_map)
     shape = frame_shape(box, WHOLE_MARGIN if is_full(field_map.mask) else margin)
@@ -78,8 +83,7 @@ def in_frame(
     parts = {"field": field_map.field, "mask": field_map.mask, **known}
     framed = {name: enter(part, box, shape) for name, part in parts.items()}
     field, mask = framed.pop("field"), framed.pop("mask")
-    static = {name: value for name, value in options.items() if _is_static(value)}
-    traced = {name: value for name, value in options.items() if not _is_static(value)}
+    static, traced = parted(options)
     geometry = dataclasses.replace(field_map.geometry, shape=shape)
     solution = _compiled(block, tuple(sorted(static.items())))(field, mask, geometry, **framed, **traced)
     check_finite(block, solution)
@@ -91,18 +95,6 @@ def in_frame(
 def inversion_kernel(geometry: Geometry) -> Kernel:
     """Sample the dipole so that the kernel of a flipped grid is the flipped kernel: the cone is divided by."""
     return dipole_kernel(geometry.shape, geometry.voxel_size, geometry.b0_dir, flip_symmetric=True)
-
-
-def check_option(name: str, value: Any) -> None:
-    """Check that a number among the options is positive and finite (traced ones can't be looked at).
-
-    Raises:
-      ValueError: if it is not.
-    """
-    if value is None or isinstance(value, jax.core.Tracer | bool | str) or callable(value):
-        return
-    if not np.all(np.isfinite(value)) or np.min(np.asarray(value)) <= 0:
-        raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
 def check_finite(block: Block, solution: Solution) -> None:
@@ -124,10 +116,6 @@ def check_finite(block: Block, solution: Solution) -> None:
 @functools.lru_cache(maxsize=256)
 def _compiled(block: Block, static: tuple[tuple[str, Any], ...]) -> Block:
     return jax.jit(functools.partial(block, **dict(static)))
-
-
-def _is_static(value: Any) -> bool:
-    return isinstance(value, bool | numbers.Integral | str) or callable(value)
 
 
 def is_full(mask: Array) -> bool:

@@ -46,7 +46,7 @@ def solve_nltv(
     to voxel, so that weight = alpha · voxel edge / r. The consensus preset is `toolbox_alpha=5e-4, max_iterations=400`.
 
     Args:
-      toolbox_alpha: the FANSI toolbox's alpha1, instead of a weight.
+      toolbox_alpha: the FANSI toolbox's alpha1, instead of a weight; needs `radians_per_ppm`.
 
     References:
       Milovic et al., Magn. Reson. Med. 80:814 (2018), doi:10.1002/mrm.27073.
@@ -56,6 +56,8 @@ def solve_nltv(
         raise ValueError(
             f"weight and toolbox_alpha must not both be given, got {weight} and {toolbox_alpha}: set one to none"
         )
+    if toolbox_alpha is not None and radians_per_ppm is None:
+        raise ValueError("toolbox_alpha needs radians_per_ppm, got none: give B0 and TE, or use weight")
     field, trust, level, weight = measured(field, mask, geometry, noise, magnitude, weight)
     radians = data_terms.phase_scale(radians_per_ppm, level)
     if toolbox_alpha is not None:

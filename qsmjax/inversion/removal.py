@@ -18,6 +18,7 @@ from qsmjax.inversion.one_step import INSIDE, STRENGTH, TOTAL, begin, find_with_
 from qsmjax.inversion.weighting import auto_weight, data_weights
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
+from qsmjax.numerics.options import real
 from qsmjax.numerics.solvers import Report
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
@@ -55,7 +56,7 @@ def remove_by_tfi(
       Liu et al., Magn. Reson. Med. 78:303 (2017), doi:10.1002/mrm.26331 (total field inversion).
     """
     floats = {"preconditioner": preconditioner, "edge_percentage": edge_percentage, "steepest": steepest}
-    options: dict[str, Any] = {name: float(value) for name, value in floats.items()}
+    options: dict[str, Any] = {name: real(value) for name, value in floats.items()}
     options |= {"start_iterations": start_iterations, "max_iterations": max_iterations, "report": report}
     return in_frame(part_by_tfi, field_map, options, uses=("noise", "magnitude"))
 

@@ -21,7 +21,7 @@ from qsmjax.inversion.variation import solution
 from qsmjax.inversion.weighting import data_weights, masked_quantile
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
-from qsmjax.numerics.operators import difference, difference_adjoint
+from qsmjax.numerics.operators import ball_transform, difference, difference_adjoint
 from qsmjax.numerics.solvers import Report, cg_steps
 from qsmjax.physics.geometry import Geometry
 
@@ -102,15 +102,13 @@ def fast_estimate(field: Volume, mask: Mask, dipole: Kernel) -> Volume:
 
 
 def _window(mask: Mask) -> Volume:
-    """Return the transform of a ball of `BLUR` frequency steps: 3 (sin r - r cos r) / r³ about the mask's middle."""
+    """Return the transform of a ball of `BLUR` frequency steps, about the mask's middle."""
     squared = jnp.float32(0)
     for axis, n in enumerate(mask.shape[-3:]):
         at = jnp.arange(n, dtype=jnp.float32).reshape([-1 if i == axis else 1 for i in range(3)])
         middle = jnp.sum(jnp.where(mask, at, 0)) / jnp.maximum(jnp.sum(mask), 1)
         squared += (2 * jnp.pi * BLUR * (at - middle) / n) ** 2
-    far = jnp.sqrt(jnp.maximum(squared, 1e-2))
-    # near the middle sine and cosine cancel: the series is exact to rounding there
-    return jnp.where(squared < 1e-2, 1 - squared / 10, 3 * (jnp.sin(far) - far * jnp.cos(far)) / far**3)
+    return ball_transform(squared)
 
 
 def _falling(values: Volume, mask: Mask) -> Volume:

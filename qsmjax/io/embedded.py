@@ -14,8 +14,8 @@ STEPS = 1000
 def embedded_volume(volume: ArrayLike, affine: ArrayLike, box: Sequence[slice] = (slice(None),) * 3) -> bytes:
     """Return a volume as the bytes of a .nii.gz file.
 
-    Whole numbers from 0 to 255 are kept as they are, in one byte; all else is rounded to a thousandth of its largest
-    size, in two. What is not finite becomes zero.
+    Whole numbers are kept as they are, from 0 to 255 in one byte and up to ±32767 in two; all else is rounded to a
+    thousandth of its largest size, in two. What is not finite becomes zero.
 
     Args:
       volume: (x, y, z).
@@ -26,9 +26,10 @@ def embedded_volume(volume: ArrayLike, affine: ArrayLike, box: Sequence[slice] =
     shifted = np.array(affine, np.float64)
     shifted[:3, 3] += shifted[:3, :3] @ [s.start or 0 for s in box]
     largest = float(np.abs(kept).max()) if kept.size else 0.0
-    whole = np.array_equal(kept, np.rint(kept)) and kept.min(initial=0) >= 0 and largest <= 255
+    whole = np.array_equal(kept, np.rint(kept)) and largest <= np.iinfo(np.int16).max
     step = 1.0 if whole else largest / STEPS
-    values = np.rint(kept / (step or 1)).astype(np.uint8 if whole else np.int16)
+    byte = whole and kept.min(initial=0) >= 0 and largest <= np.iinfo(np.uint8).max
+    values = np.rint(kept / (step or 1)).astype(np.uint8 if byte else np.int16)
     # written by hand: nibabel would choose a step of its own
     header = nib.Nifti1Header()
     header.set_data_dtype(values.dtype)

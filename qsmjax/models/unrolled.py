@@ -106,9 +106,11 @@ def _signal(mask: Mask, noise: Volume | None, magnitude: Volume | None) -> Volum
     """Return the signal's logarithm less its mean: of one over the noise, or the magnitude if that is flat."""
     if noise is None and magnitude is None:
         return None
-    signal = jnp.asarray(magnitude) if noise is None else 1 / jnp.maximum(noise, 1e-9)
+    # no noise: not measured there, and nothing is known of the signal
+    known = mask if noise is None else mask & (noise > 0)
+    signal = jnp.asarray(magnitude) if noise is None else jnp.where(known, 1 / jnp.where(known, noise, 1), 0)
     if noise is not None and magnitude is not None:
-        largest, least = jnp.max(jnp.where(mask, noise, 0)), jnp.min(jnp.where(mask, noise, jnp.inf))
+        largest, least = jnp.max(jnp.where(known, noise, 0)), jnp.min(jnp.where(known, noise, jnp.inf))
         signal = jnp.where(largest > 1.001 * least, signal, magnitude)
     logarithm = jnp.log(jnp.maximum(signal, 1e-6 * jnp.max(jnp.where(mask, signal, 0))))
     return jnp.where(mask, logarithm - masked_mean(logarithm, mask), 0)

@@ -66,7 +66,12 @@ def sphere_mean_k(shape: Shape, voxel_size: VectorLike, radius: ArrayLike) -> Ke
       radius: of the sphere [mm]; may be traced.
     """
     x, y, z = frequencies(shape, voxel_size)
-    at = 2 * jnp.pi * radius * jnp.sqrt(x**2 + y**2 + z**2)
-    # near zero the difference of sine and cosine cancels: the series 1 - x²/10 is exact to rounding there
-    far = jnp.maximum(at, 0.1)
-    return jnp.where(at < 0.1, 1 - at**2 / 10, 3 * (jnp.sin(far) - far * jnp.cos(far)) / far**3)
+    return ball_transform((2 * jnp.pi * radius) ** 2 * (x**2 + y**2 + z**2))
+
+
+def ball_transform(squared: ArrayLike) -> Array:
+    """Return 3 (sin x - x cos x) / x³ of x², the Fourier transform of a ball over its volume."""
+    squared = jnp.asarray(squared)
+    far = jnp.sqrt(jnp.maximum(squared, 1e-2))
+    # near zero sine and cosine cancel: the series is exact to rounding there
+    return jnp.where(squared < 1e-2, 1 - squared / 10, 3 * (jnp.sin(far) - far * jnp.cos(far)) / far**3)

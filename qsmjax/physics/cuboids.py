@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from qsmjax.numerics.arrays import Kernel, Shape, VectorLike, Volume
+from qsmjax.numerics.arrays import Kernel, Shape, VectorLike, Volume, as_vector
 from qsmjax.numerics.kspace import crop_to, fast_shape, frequencies, multiply_k, pad_to, rfft3
 from qsmjax.physics.dipole import dipole_kernel
 from qsmjax.physics.geometry import Geometry
@@ -50,21 +50,22 @@ def cuboid_kernel(shape: Shape, voxel_size: VectorLike, b0_dir: VectorLike) -> K
     Args:
       shape: of the volume.
       voxel_size: [mm].
-      b0_dir: direction of B0 in voxel axes, of length one.
+      b0_dir: direction of B0 in voxel axes, of any length but zero.
 
     References:
       Ewald, Ann. Phys. 369:253 (1921), doi:10.1002/andp.19213690304.
     """
-    size, b0_dir = jnp.asarray(voxel_size, jnp.float32), jnp.asarray(b0_dir, jnp.float32)
+    size, b0_dir = as_vector("voxel_size", voxel_size), as_vector("b0_dir", b0_dir)
+    b0_dir = b0_dir / jnp.linalg.norm(b0_dir)
     sigma = SIGMA * jnp.max(size)
     squared = sum(k**2 for k in frequencies(shape, size))
     smooth = dipole_kernel(shape, size, b0_dir) * jnp.exp(-2 * jnp.pi**2 * sigma**2 * squared)
     reach = [min(NEAR, (n - 1) // 2) for n in shape]
-    steps = [jnp.arange(-far, far + 1) for far in reach]
+    steps = [jnp.arange(-far, far + 1, dtype=jnp.int32) for far in reach]
     places = jnp.stack(jnp.meshgrid(*[step * d for step, d in zip(steps, size)], indexing="ij"), -1)
     near = cuboid(places, size, b0_dir) - jnp.prod(size) * gaussian(places, sigma, b0_dir)
     at = jnp.ix_(*[step % n for step, n in zip(steps, shape)])
-    return smooth + rfft3(jnp.zeros(shape).at[at].set(near)).real
+    return smooth + rfft3(jnp.zeros(shape, jnp.float32).at[at].set(near)).real
 
 
 def cuboid(places: Float[Array, "*n 3"], size: VectorLike, b0_dir: VectorLike) -> Float[Array, "*n"]:
@@ -73,10 +74,10 @@ def cuboid(places: Float[Array, "*n 3"], size: VectorLike, b0_dir: VectorLike) -
     References:
       Newell et al., J. Geophys. Res. 98:9551 (1993), doi:10.1029/93JB00694 (Maxwell's potential of a cuboid).
     """
-    half, (bx, by, bz) = jnp.asarray(size) / 2, jnp.asarray(b0_dir)
-    total = jnp.zeros(places.shape[:-1])
+    half, (bx, by, bz) = as_vector("size", size) / 2, as_vector("b0_dir", b0_dir)
+    total = jnp.zeros(places.shape[:-1], jnp.float32)
     for signs in product((1, -1), repeat=3):
-        x, y, z = jnp.moveaxis(places - jnp.asarray(signs) * half, -1, 0)
+        x, y, z = jnp.moveaxis(places - jnp.asarray(signs, jnp.float32) * half, -1, 0)
         r = jnp.sqrt(x**2 + y**2 + z**2)
         # log(z + r) but for what cancels over the corners, and exact in float32
         slope = lambda a, b, c: jnp.arcsinh(a / jnp.sqrt(b**2 + c**2))

@@ -59,6 +59,8 @@ def field_map(
       ValueError: if something is on another grid, or the noise is nowhere above zero in the mask.
     """
     field = as_volume("field", field)
+    if field.ndim != 3:
+        raise ValueError(f"field must have the axes x y z, got shape {field.shape}: map over the others with jax.vmap")
     check_grid("field", field, geometry.shape)
     mask = as_mask("mask", jnp.ones(geometry.shape, bool) if mask is None else mask, geometry.shape)
     if noise is not None:

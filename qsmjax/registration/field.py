@@ -25,12 +25,17 @@ def bring_field(
     grids = (source_affine, target_affine, target.shape, transform)
     within = lambda volume: resample_within(volume, local.mask, *grids)
     noise, magnitude = local.noise, local.magnitude
+    if noise is not None:
+        # zero: not measured there, nor is it beside it
+        measured = local.mask & (noise > 0)
+        moved = resample_within(noise, measured, *grids)
+        # cubic interpolation undershoots: no voxel is surer than the surest that was measured
+        noise = jnp.where(moved > 0, jnp.maximum(moved, jnp.min(jnp.where(measured, noise, jnp.inf))), 0)
     return field_map(
         within(local.field),
         resample_mask(local.mask, *grids),
         dataclasses.replace(target, b0_dir=turned_b0(local.geometry.b0_dir, source_affine, target_affine, transform)),
-        # cubic interpolation undershoots: no voxel is surer than the surest that was measured
-        noise=None if noise is None else jnp.maximum(within(noise), jnp.min(jnp.where(local.mask, noise, jnp.inf))),
+        noise=noise,
         magnitude=None if magnitude is None else jnp.maximum(resample(magnitude, *grids), 0),
         radians_per_ppm=local.radians_per_ppm,
     )

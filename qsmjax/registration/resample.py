@@ -9,6 +9,7 @@ References:
   Keys, IEEE Trans. Acoust. Speech Signal Process. 29:1153 (1981), doi:10.1109/TASSP.1981.1163711.
 """
 
+from functools import partial
 from typing import Literal, get_args
 
 import jax
@@ -132,6 +133,7 @@ def move(matrix: Float[Array, "4 4"], places: Float[Array, "3 n"]) -> Float[Arra
     return jnp.matmul(matrix[:3, :3], places, precision=HIGHEST) + matrix[:3, 3:]
 
 
+@partial(jax.jit, static_argnames="taps")
 def interpolate(volume: Float[Array, "x y z"], places: Float[Array, "3 n"], *, taps: int) -> Float[Array, " n"]:
     """Read a volume between its voxels, linearly (2 taps an axis) or cubically (4); zero beyond its outer voxels."""
     last = jnp.asarray(volume.shape)[:, None] - 1
@@ -146,7 +148,7 @@ def interpolate(volume: Float[Array, "x y z"], places: Float[Array, "3 n"], *, t
 
     steps = np.stack(np.meshgrid(*[np.arange(taps)] * 3, indexing="ij")).reshape(3, -1).T
     # a loop, since the unrolled sum takes long to compile
-    total, _ = jax.lax.scan(add, jnp.zeros(places.shape[1]), jnp.asarray(steps))
+    total, _ = jax.lax.scan(add, jnp.zeros(places.shape[1], jnp.float32), jnp.asarray(steps))
     return jnp.where(inside_volume(volume.shape, places), total, 0)
 
 

@@ -127,7 +127,7 @@ def register_rigid(
         shift = matrix[:3, :3] @ centre + matrix[:3, 3] - centre
         motion = Motion(jnp.asarray(matrix[:3, :3], jnp.float32), jnp.asarray(shift, jnp.float32))
     for sigma in smoothing:
-        motion, correlation = align(motion, at_level(sigma, 1), iterations=iterations)
+        motion, correlation = _align(motion, at_level(sigma, 1), iterations=iterations)
     if not float(correlation) > 0:
         raise ValueError(
             f"moving and fixed must overlap by {LEAST_OVERLAP:.0%} and look alike, got a correlation of "
@@ -154,6 +154,10 @@ def align(motion: Motion, points: Points, *, iterations: int) -> tuple[Motion, F
         step, (motion, correlate(motion, points), jnp.float32(1e-2)), length=iterations
     )
     return motion, correlation
+
+
+# compiled once for all heads of one size
+_align = jax.jit(align, static_argnames="iterations")
 
 
 def correlate(motion: Motion, points: Points) -> Float[Array, ""]:
@@ -233,6 +237,11 @@ def _best_start(points: Points, moving: Array, affine: np.ndarray, centre: np.nd
         rotation=jnp.stack([rotation_matrix(turn) for turn in turns for _ in shifts]),
         shift=jnp.asarray(np.stack([shift for _ in turns for shift in shifts]), jnp.float32),
     )
+    return _best_of(starts, points)
+
+
+@jax.jit
+def _best_of(starts: Motion, points: Points) -> Motion:
     motions, correlations = jax.lax.map(lambda start: align(start, points, iterations=15), starts)
     best = jnp.argmax(correlations)
     return jax.tree.map(lambda leaf: leaf[best], motions)

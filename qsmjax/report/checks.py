@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike
 
 from qsmjax.evaluation import plausibility
 from qsmjax.evaluation.guards import input_warnings
-from qsmjax.physics.field_map import FieldMap
+from qsmjax.physics.field_map import FieldMap, spans_head
 from qsmjax.report import expected
 
 EXPLAINED = 0.5
@@ -28,6 +28,9 @@ def map_warnings(
       total: the total field, where its background was removed.
       labels: a segmentation in FreeSurfer's numbers, on the same grid.
       one_step: the map was made of the total field itself, and what it leaves of that is the background.
+
+    Returns:
+      The lines; units, sign, left background and filter are judged where the mask spans a head.
     """
     total, chi = local if one_step else total, np.asarray(chi)
     found = input_warnings(local, chi, total=one_step)
@@ -37,7 +40,8 @@ def map_warnings(
             f"the mask touches the volume's border with {contact:.1%} of its rim: the field beyond is not known, and "
             "the map is wrong within a few voxels of it: take those voxels out of the mask, or scan a larger volume"
         )
-    if total is not None:
+    # phantoms and slabs are not judged by what is usual of heads
+    if total is not None and spans_head(total):
         part = plausibility.harmonic_part(total.field, total.mask, total.geometry)
         if part < plausibility.HARMONIC_FLOOR:
             found.append(

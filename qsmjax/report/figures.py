@@ -29,6 +29,8 @@ ROW_HEIGHT = 2.6
 """Height of the tallest picture [inch]."""
 
 Windows = tuple[float, float] | Sequence[tuple[float, float] | None] | None
+COLOURS = ["#0b6fa4", "#d1495b", "#edae49", "#3a7d44", "#6c4f9c", "#7f7f7f", "#5bc0de", "#b0603a"]
+"""Of curves, in turn."""
 
 
 def three_plane(
@@ -75,10 +77,10 @@ def three_plane(
     windows = _windows(arrays, inside, window)
     shown = [upright(np.where(inside, array, np.nan), affine) for array in arrays]
     inside, size = upright(inside, affine)
-    point = _middle(inside) if centre is None else _middle(upright(_at(centre, arrays[0].shape), affine).volume)
-    box = _crop(inside)
-    pictures = [[_plane(view.volume, axis, point, box) for axis in (2, 1, 0)] for view in shown]
-    _write(_draw(pictures, list(rows), windows, size, units, title), path, dpi)
+    point = middle_of(inside) if centre is None else middle_of(upright(_at(centre, arrays[0].shape), affine).volume)
+    box = crop_box(inside)
+    pictures = [[plane_of(view.volume, axis, point, box) for axis in (2, 1, 0)] for view in shown]
+    write_figure(_draw(pictures, list(rows), windows, size, units, title), path, dpi)
 
 
 def learning_curve(
@@ -112,7 +114,7 @@ def learning_curve(
     metrics = [name for name in numbers if name.startswith("val")]
     losses = [name for name in numbers if "loss" in name and name not in metrics]
     panels = ([("loss", losses)] if losses else []) + [(name, [name]) for name in metrics]
-    _write(_curves(rows, panels or [("", numbers)], dict(reference or {}), reference_name, step), path, dpi)
+    write_figure(_curves(rows, panels or [("", numbers)], dict(reference or {}), reference_name, step), path, dpi)
 
 
 def pixels(path: str | os.PathLike) -> NDArray[np.uint8]:
@@ -132,11 +134,16 @@ def _fitting(array: NDArray, inside: NDArray) -> tuple[float, float]:
     """Choose a window about zero, with a round limit, that holds 99 % of the values."""
     values = np.abs(array[inside & np.isfinite(array)])
     limit = float(np.percentile(values, 99)) if values.size else 1.0
-    if limit == 0:
-        return -1.0, 1.0
-    step = 10 ** np.floor(np.log10(limit))
-    limit = float(np.ceil(limit / step) * step)
+    limit = round_up(limit)
     return -limit, limit
+
+
+def round_up(limit: float) -> float:
+    """Round a limit up to one digit; one for zero."""
+    if limit <= 0:
+        return 1.0
+    step = 10 ** np.floor(np.log10(limit))
+    return float(np.ceil(limit / step) * step)
 
 
 def _at(centre: Sequence[int], shape: tuple[int, ...]) -> NDArray:
@@ -145,14 +152,14 @@ def _at(centre: Sequence[int], shape: tuple[int, ...]) -> NDArray:
     return point
 
 
-def _middle(inside: NDArray) -> tuple[int, ...]:
+def middle_of(inside: NDArray) -> tuple[int, ...]:
     """Return the voxel at the centre of mass, or of the volume if the mask is empty."""
     if not inside.any():
         return tuple(n // 2 for n in inside.shape)
     return tuple(round(float(index.mean())) for index in np.nonzero(inside))
 
 
-def _crop(inside: NDArray) -> list[slice]:
+def crop_box(inside: NDArray) -> list[slice]:
     """Return the mask's box with a margin of a twentieth of its size."""
     if not inside.any():
         return [slice(0, n) for n in inside.shape]
@@ -164,7 +171,7 @@ def _crop(inside: NDArray) -> list[slice]:
     return box
 
 
-def _plane(volume: NDArray, axis: int, point: tuple[int, ...], box: list[slice]) -> NDArray:
+def plane_of(volume: NDArray, axis: int, point: tuple[int, ...], box: list[slice]) -> NDArray:
     """Cut one plane, rows from the bottom up."""
     cut = tuple(point[a] if a == axis else box[a] for a in range(3))
     return np.asarray(volume[cut], float).T
@@ -228,7 +235,7 @@ def _curves(rows, panels, reference: dict[str, float], reference_name: str, step
     figure = Figure((4.0 * columns, 2.9 * lines), facecolor="white", layout="constrained")
     for number, (title, names) in enumerate(panels, start=1):
         axes = figure.add_subplot(lines, columns, number)
-        for colour, name in zip(_COLOURS * (1 + len(names) // len(_COLOURS)), names):
+        for colour, name in zip(COLOURS * (1 + len(names) // len(COLOURS)), names):
             points = [(row[step], row[name]) for row in rows if _is_number(row.get(name))]
             x, y = zip(*points)
             axes.plot(x, y, color=colour, linewidth=1.5, label=name, marker="." if len(points) < 40 else None)
@@ -252,14 +259,11 @@ def _curves(rows, panels, reference: dict[str, float], reference_name: str, step
     return figure
 
 
-_COLOURS = ["#0b6fa4", "#d1495b", "#edae49", "#3a7d44", "#6c4f9c", "#7f7f7f", "#5bc0de", "#b0603a"]
-
-
 def _is_number(value) -> bool:
     return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
 
 
-def _write(figure: Figure, path: str | os.PathLike, dpi: int) -> None:
+def write_figure(figure: Figure, path: str | os.PathLike, dpi: int) -> None:
     """Write aside and rename, so that a reader never meets half a picture."""
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

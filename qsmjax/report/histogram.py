@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from qsmjax.report.figures import _write
+from qsmjax.report.figures import write_figure
 
 
 def histogram(
@@ -34,4 +34,4 @@ def histogram(
         axes.axvline(0, color="#7f7f7f", linewidth=0.8)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    _write(figure, path, dpi)
+    write_figure(figure, path, dpi)

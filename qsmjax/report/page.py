@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qsmjax.evaluation.plausibility import Residual, field_residual
-from qsmjax.physics.field_map import FieldMap
+from qsmjax.physics.field_map import FieldMap, spans_head
 from qsmjax.report import document, expected, viewer
+from qsmjax.report.checks import map_warnings
 from qsmjax.report.document import numbers, pairs, picture, points, section
-from qsmjax.report.figures import CHI_WINDOW, three_plane
+from qsmjax.report.figures import CHI_WINDOW, round_up, three_plane
 from qsmjax.report.histogram import histogram
 from qsmjax.report.viewer import Layer
 
@@ -60,20 +61,29 @@ class MapFacts:
         return "background and noise" if self.one_step else "field that the map leaves"
 
 
-def map_page(path: str | os.PathLike, facts: MapFacts, *, title: str) -> None:
+def map_page(path: str | os.PathLike, facts: MapFacts, *, title: str) -> list[str]:
     """Write the page of a map; it appears whole or not at all, and needs no other file and no network.
 
     Args:
       path: where to write.
       facts: what to show.
       title: of the page, as plain text.
+
+    Returns:
+      What is unusual, a line each, as the page says it: the sidecar's warnings, or what `map_warnings` finds where that
+      has none to tell.
     """
     residual = field_residual(facts.local, facts.inverted)
+    unusual = facts.sidecar.get("Warnings")
+    if unusual is None:
+        unusual = map_warnings(
+            facts.local, facts.inverted, total=facts.total, labels=facts.labels, one_step=facts.one_step
+        )
     layers = _layers(facts, residual)
     mask = np.asarray(facts.local.mask)
     with tempfile.TemporaryDirectory() as folder:
         parts = [
-            _verdict(facts.sidecar.get("Warnings", ())),
+            _verdict(unusual, whole=spans_head(facts.local)),
             section("Look around", viewer.viewer(layers, facts.affine, _box(mask))),
             section("Three planes", *_figures(facts, layers, Path(folder))),
             section("Is it as expected?", *_expectations(facts)),
@@ -83,18 +93,21 @@ def map_page(path: str | os.PathLike, facts: MapFacts, *, title: str) -> None:
             section("Every parameter", pairs({k: v for k, v in facts.sidecar.items() if k != "MethodsParagraph"})),
         ]
         document.document(path, title, parts, style=viewer.STYLE)
+    return list(unusual)
 
 
-def _verdict(unusual: Sequence[str]) -> str:
+def _verdict(unusual: Sequence[str], *, whole: bool) -> str:
     if unusual:
         return f'<div class="warnings"><p><b>Look at this first</b></p>{points(unusual)}</div>'
-    checks = "mask at the border, left background, high-pass filter, sign, fit to the field, convergence"
-    return f'<div class="fine"><p>Nothing unusual was found ({checks}).</p></div>'
+    checks = "mask at the border, fit to the field, convergence"
+    heads = "units, sign, left background, high-pass filter"
+    told = f"({checks}, {heads})" if whole else f"({checks}); the mask is too small to judge {heads}"
+    return f'<div class="fine"><p>Nothing unusual was found {told}.</p></div>'
 
 
 def _layers(facts: MapFacts, residual: Residual) -> list[Layer]:
     mask = np.asarray(facts.local.mask)
-    fitting = lambda volume, percent=99: _round(float(np.percentile(np.abs(np.asarray(volume)[mask]), percent)))
+    fitting = lambda volume, percent=99: round_up(float(np.percentile(np.abs(np.asarray(volume)[mask]), percent)))
     field, rest = fitting(facts.local.field), fitting(residual.volume)
     layers = [Layer("susceptibility", facts.chi, CHI_WINDOW)]
     if facts.std is not None:
@@ -176,11 +189,3 @@ def _box(mask: np.ndarray, margin: int = 4) -> list[slice]:
     if not mask.any():
         return [slice(0, n) for n in mask.shape]
     return [slice(max(i.min() - margin, 0), int(i.max()) + 1 + margin) for i in np.nonzero(mask)]
-
-
-def _round(limit: float) -> float:
-    """Round a limit up to one digit; one for zero."""
-    if limit <= 0:
-        return 1.0
-    step = 10 ** np.floor(np.log10(limit))
-    return float(np.ceil(limit / step) * step)

@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.figure import Figure
 
-from qsmjax.report.figures import _write
+from qsmjax.report.figures import write_figure
 
 
 def scan_picture(
@@ -31,4 +31,4 @@ def scan_picture(
         column[0].set_title(title, color="white", fontsize=11)
         bar = figure.colorbar(image, ax=column[1], orientation="horizontal", shrink=0.8, ticks=[low, high])
         bar.ax.set_xticklabels([f"{low:g} {unit}", f"{high:g} {unit}"], color="white", fontsize=8)
-    _write(figure, path, dpi)
+    write_figure(figure, path, dpi)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from qsmjax.io.aside import write_aside
-from qsmjax.report.figures import CHI_WINDOW, FAINT, GREY, INK, PAPER, _crop, _middle, _plane
+from qsmjax.report.figures import CHI_WINDOW, FAINT, GREY, INK, PAPER, crop_box, middle_of, plane_of
 from qsmjax.report.orientation import upright
 
 DIFFERENCE_WINDOW = (-0.05, 0.05)
@@ -42,7 +42,7 @@ def map_figure(
       window: lowest and highest value shown [ppm].
     """
     inside, size = upright(mask, affine)
-    point, box = _middle(inside), _crop(inside)
+    point, box = middle_of(inside), crop_box(inside)
     rows = []
     for title, chi in maps.items():
         planes = [_three(np.where(mask, chi, np.nan), affine, point, box)]
@@ -69,7 +69,7 @@ def orientation_figure(
     """
     first = next(iter(maps.values()))[0]
     inside, size = upright(np.isfinite(first), affine)
-    point, box = _middle(inside), _crop(inside)
+    point, box = middle_of(inside), crop_box(inside)
     cells = [(title, [_three(v, affine, point, box)[0] for v in volumes]) for title, volumes in maps.items()]
     edge = (size[0], size[1])
     write_both(_grid(cells, list(names), [edge] * len(names), [CHI_WINDOW] * len(names)), path)
@@ -88,7 +88,7 @@ def cortex_figure(
       width: of the piece [mm].
     """
     inside, size = upright(mask, affine)
-    box = _crop(inside)
+    box = crop_box(inside)
     level = box[2].start + int(0.72 * (box[2].stop - box[2].start))
     pictures = []
     across = np.nonzero(inside[:, :, level].any(1))[0], np.nonzero(inside[:, :, level].any(0))[0]
@@ -121,7 +121,7 @@ def write_both(figure: Figure, path: str | os.PathLike, *, dpi: int = 150) -> No
 
 def _three(volume: NDArray, affine: NDArray, point: tuple[int, ...], box: list[slice]) -> list[NDArray]:
     view = upright(volume, affine).volume
-    return [_plane(view, axis, point, box) for axis in (2, 1, 0)]
+    return [plane_of(view, axis, point, box) for axis in (2, 1, 0)]
 
 
 def _grid(

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from qsmjax.report.figures import _COLOURS
+from qsmjax.report.figures import COLOURS
 from qsmjax.report.study_maps import write_both
 
 POINT = {"s": 9, "alpha": 0.6, "linewidths": 0}
@@ -32,7 +32,7 @@ def region_figure(
     for number, (method, pairs) in enumerate(values.items()):
         x = np.arange(len(regions)) - 0.4 + (number + 0.5) * step
         mean, deviation = np.asarray(pairs, float).T
-        colour = "#222222" if method == "truth" else _COLOURS[(number - ("truth" in values)) % len(_COLOURS)]
+        colour = "#222222" if method == "truth" else COLOURS[(number - ("truth" in values)) % len(COLOURS)]
         axes.bar(x, mean, 0.9 * step, color=colour, label=method)
         axes.errorbar(x, mean, deviation, fmt="none", ecolor="#000000", elinewidth=0.8, capsize=1.5)
     axes.axhline(0, color="#555555", linewidth=0.6)
@@ -64,10 +64,10 @@ def regression_figure(
     for axes, (method, (x, y)) in zip(panels, points.items()):
         slope, intercept, r2 = lines[method]
         axes.plot([low, high], [low, high], color="#999999", linewidth=0.7, linestyle="--")
-        axes.scatter(x, y, color=_COLOURS[0], **POINT)
+        axes.scatter(x, y, color=COLOURS[0], **POINT)
         if np.isfinite(slope):
             ends = np.asarray([low, high])
-            axes.plot(ends, slope * ends + intercept, color=_COLOURS[1], linewidth=1.2)
+            axes.plot(ends, slope * ends + intercept, color=COLOURS[1], linewidth=1.2)
         axes.set_title(f"{method}: slope {slope:.2f}, R² {r2:.2f}", fontsize=8, loc="left")
         axes.set_xlabel(labels[0], fontsize=7)
         axes.set_ylabel(labels[1], fontsize=7)
@@ -93,10 +93,10 @@ def agreement_figure(
     differences = np.concatenate([y - x for x, y in points.values()]) if points else np.zeros(1)
     low, high = _range(differences)
     for axes, (method, (x, y)) in zip(panels, points.items()):
-        axes.scatter((x + y) / 2, y - x, color=_COLOURS[0], **POINT)
+        axes.scatter((x + y) / 2, y - x, color=COLOURS[0], **POINT)
         for level, style in zip(limits[method], ("-", "--", "--")):
             if np.isfinite(level):
-                axes.axhline(level, color=_COLOURS[1], linewidth=1, linestyle=style)
+                axes.axhline(level, color=COLOURS[1], linewidth=1, linestyle=style)
         axes.set_title(f"{method}: bias {limits[method][0]:+.4f} ppm", fontsize=8, loc="left")
         axes.set_xlabel("mean of both [ppm]", fontsize=7)
         axes.set_ylabel("difference [ppm]", fontsize=7)
@@ -116,15 +116,15 @@ def weight_figure(rows: Sequence[Mapping[str, float]], path: str | os.PathLike) 
     axes = figure.add_subplot()
     key = "lambda" if all("lambda" in row for row in rows) else "weight"
     x = [row[key] for row in rows]
-    axes.plot(x, [1000 * row["variation"] for row in rows], color=_COLOURS[0], marker="o", markersize=3)
+    axes.plot(x, [1000 * row["variation"] for row in rows], color=COLOURS[0], marker="o", markersize=3)
     axes.set_xscale("log")
     axes.set_xlabel("MEDI's lambda" if key == "lambda" else "weight [ppm mm]", fontsize=8)
-    axes.set_ylabel("std over orientations [ppb]", fontsize=8, color=_COLOURS[0])
+    axes.set_ylabel("std over orientations [ppb]", fontsize=8, color=COLOURS[0])
     _finish(axes)
     errors = [name for name in ("nrmse_truth", "nrmse_cosmos") if all(name in row for row in rows)]
     if errors:
         other = axes.twinx()
-        for colour, name in zip(_COLOURS[1:], errors):
+        for colour, name in zip(COLOURS[1:], errors):
             label = f"NRMSE, {name.removeprefix('nrmse_').replace('cosmos', 'COSMOS')}"
             other.plot(x, [row[name] for row in rows], color=colour, marker="s", markersize=3, label=label)
         other.set_ylabel("NRMSE [%]", fontsize=8)

@@ -158,8 +158,7 @@ def scan(
     clean, chi = np.asarray(cut(field)), np.asarray(cut(source))
     around = _surroundings(shim_key, head, fine, factor, parts.brain, shim) if background else _NOTHING
     sigma = _reference(head, float(te[0]), b0) / snr
-    whole, r2s = field + around.fine_field, r2s_at(parts.r2s, b0)
-    echoes = np.stack([np.asarray(_echo(whole, parts.m0, r2s, around.fine_phase, t, b0, grid.shape)) for t in te])
+    echoes = _echoes(field + around.fine_field, parts, around.fine_phase, te, b0, grid.shape)
     noise = np.asarray(jax.random.normal(noise_key, (2, *echoes.shape))) * sigma
     noisy = echoes + (noise[0] + 1j * noise[1]).astype(np.complex64)
     total = clean + around.field
@@ -174,23 +173,9 @@ def scan(
         magnitude=np.abs(noisy[0]),
         radians_per_ppm=radians_per_ppm(b0, float(np.mean(te))),
     )
-    classes = parts.classes[tuple(slice(f // 2, None, f) for f in factor)]
-    return Scan(
-        grid,
-        where,
-        np.where(mask, chi, 0),
-        chi,
-        mask,
-        local,
-        clean * mask,
-        total,
-        noisy,
-        echoes,
-        sigma,
-        tuple(te),
-        b0,
-        classes,
-    )
+    classes, truth = parts.classes[tuple(slice(f // 2, None, f) for f in factor)], np.where(mask, chi, 0)
+    told = sigma, tuple(te), b0, classes
+    return Scan(grid, where, truth, chi, mask, local, clean * mask, total, noisy, echoes, *told)
 
 
 _cut = jax.jit(resample_k, static_argnames="shape")
@@ -200,6 +185,11 @@ _cut = jax.jit(resample_k, static_argnames="shape")
 @partial(jax.jit, static_argnums=6)
 def _echo(field, m0, r2s, phase0, te, b0, shape):
     return resample_k(gradient_echo(field, m0, r2s, te=te, b0=b0, phase0=phase0), shape)
+
+
+def _echoes(field: Array, parts: Parts, phase0: Any, te: Sequence[float], b0: float, shape: Shape) -> np.ndarray:
+    r2s = r2s_at(parts.r2s, b0)
+    return np.stack([np.asarray(_echo(field, parts.m0, r2s, phase0, t, b0, shape)) for t in te])
 
 
 def refine(grid: Grid, factor: Sequence[int]) -> Grid:

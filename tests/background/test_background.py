@@ -128,6 +128,18 @@ def test_gradients_flow(name, options, head):
     np.testing.assert_allclose(slope, value, rtol=0.02)
 
 
+def test_gradients_flow_through_options_and_through_a_fixed_count_of_spherical_means(head):
+    total, truth = head
+    loss = lambda inside: jnp.vdot(truth, METHODS["joint"](total, inside=inside, **OPTIONS["joint"]).field)
+    value, slope = jax.value_and_grad(loss)(0.2)
+    # conjugate gradients stop where they may: the slope of what they found, to a few hundredths
+    np.testing.assert_allclose(slope, (loss(0.21) - loss(0.19)) / 0.02, rtol=0.2, atol=0.05 * abs(value))
+    counted = {"radius": 2.5, "tolerance": None, "max_iterations": 20}
+    mean = lambda scale: jnp.vdot(truth, METHODS["ismv"](total.replace(field=scale * total.field), **counted).field)
+    value, slope = jax.value_and_grad(mean)(1.0)
+    np.testing.assert_allclose(slope, value, rtol=1e-3)
+
+
 def test_compiled_with_a_traced_mask_agrees_where_the_frame_does(head):
     total, truth = head
     compiled = jax.jit(lambda fm: METHODS["joint"](fm, **OPTIONS["joint"]))(total)
@@ -178,6 +190,13 @@ def test_what_cannot_be_done_is_refused(head):
         METHODS["sharp"](total, radius=20.0)
     with pytest.raises(ValueError, match="threshold must not be negative"):
         METHODS["vsharp"](total, threshold=-0.1)
+    for name, option in (("lbv", "max_iterations"), ("pdf", "max_iterations"), ("tfi", "start_iterations")):
+        with pytest.raises(ValueError, match=f"{option} must be positive"):
+            METHODS[name](total, **{option: -3})
+    with pytest.raises(ValueError, match="refinements must not be negative"):
+        METHODS["vsharp"](total, refinements=-1)
+    with pytest.raises(ValueError, match="radii must hold at least one number"):
+        METHODS["vsharp"](total, radii=())
     with pytest.raises(ValueError, match="at least one voxel"):
         METHODS["lbv"](total.replace(mask=jnp.zeros(SHAPE, bool)))
 

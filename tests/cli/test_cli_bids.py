@@ -200,6 +200,23 @@ def test_nan_in_the_head_is_refused_or_taken_out_of_the_mask(dataset, tmp_path, 
     assert "1 voxels of NaN" in str(load_json(tmp_path / "out/sub-03/anat/sub-03_Chimap.json")["Notes"])
 
 
+def test_a_scan_that_lacks_an_echo_fails_and_one_of_magnitude_alone_is_left_out(dataset, tmp_path, capsys):
+    root, out = tmp_path / "raw", tmp_path / "out"
+    for subject in ("sub-01", "sub-02", "sub-03"):
+        shutil.copytree(dataset[0] / subject, root / subject)
+    for path in dataset[0].glob("*.json"):
+        shutil.copy(path, root)
+    (root / "sub-01/anat/sub-01_echo-3_part-mag_MEGRE.nii.gz").unlink()
+    for path in (root / "sub-02/anat").glob("*phase*"):
+        path.unlink()
+    assert bids(root, out, *METHODS, "--no-figure", "--quiet") == 1
+    said = capsys.readouterr().err
+    assert "sub-01: failed: a scan must have as many echoes of each part, got 3 of phase, 2 of mag" in said
+    assert "sub-02" not in said and (out / "logs" / "sub-01.txt").exists()
+    assert bids(root, out, "--quiet", level="group") == 1
+    assert "sub-01: " in (out / "group_Chimap.html").read_text()
+
+
 def test_nothing_is_written_through_links_or_into_other_datasets(dataset, tmp_path, capsys):
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     elsewhere.mkdir()

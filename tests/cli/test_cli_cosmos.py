@@ -64,6 +64,11 @@ def test_orientations_become_one_map_and_labels(scans, tmp_path, capsys):
     told = json.loads((tmp_path / "out" / "cosmos_Chimap.json").read_text())
     assert told["ReferenceOrientation"] == "a" and told["ConditionNumber"] > 1
     np.testing.assert_allclose(told["Orientations"][1]["B0Direction"], rotation(28, 0).T[:3, 2], atol=1e-5)
+    assert (
+        told["Stages"]["inversion"]["Method"] == told["Method"] == "cosmos" and told["GeneratedBy"]["Name"] == "qsmjax"
+    )
+    assert told["Orientations"][1]["Input"] == ["localfield.nii.gz"]
+    assert f"{len(TILTS)} orientations of the head were combined, up to " in told["MethodsParagraph"]
     for name, tilt in TILTS.items():
         turned, mask = head(rotation(*tilt))
         label = load_volume(tmp_path / "out" / "labels" / f"{name}_chi.nii.gz").data
@@ -93,6 +98,15 @@ def test_echo_ten_comes_after_echo_nine(tmp_path):
     for name in names:
         (tmp_path / name).touch()
     assert [path.name for path in named_files(tmp_path, "phase")] == names
+
+
+def test_two_masks_are_one_too_many(scans, tmp_path, capsys):
+    for name in ("mask.nii.gz", "mask_eroded.nii.gz"):
+        save_volume(scans / "b" / name, head(np.eye(4))[1], new_volume(np.zeros(SHAPE), affine()))
+    assert run_command("cosmos", [str(scans), "-o", str(tmp_path / "out"), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert "orientation b must have one mask file, got mask.nii.gz, mask_eroded.nii.gz" in said
+    assert said.count("\n") == 1
 
 
 def test_an_orientation_without_a_magnitude_says_so(scans, tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -180,6 +182,19 @@ def test_nan_outside_the_mask_is_zeroed_and_inside_refused_or_masked(folder, sca
     assert infer(*words) == 2 and "--nan-to-mask" in capsys.readouterr().err
     assert infer(*words, "--nan-to-mask") == 0
     assert np.isfinite(load_volume(folder / "in_nan_Chimap.nii.gz").data).all()
+
+
+def test_it_runs_as_a_module_and_tells_its_version():
+    words = [sys.executable, "-m", "qsmjax", "--version"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout[:1].isdigit()
+
+
+def test_forms_that_disagree_are_noted(folder, scan, capsys):
+    image = new_volume(scan[2], np.eye(4))
+    image.header.set_qform(np.asarray([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]]), code=1)
+    save_volume(folder / "forms.nii", scan[2], image)
+    assert infer(folder / "forms.nii", "--method", "tkd", "--no-figure") == 0
+    assert "sform and qform stand 90 degrees apart" in capsys.readouterr().out
 
 
 def test_nan_around_the_head_is_no_mask(folder, scan):

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from qsmjax.cli.main import COMMANDS, main
+from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
+from qsmjax.pipeline import BACKGROUNDS
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,6 +76,12 @@ def test_documents_are_linked_and_links_lead_somewhere():
         assert page.name == "README.md" or page.relative_to(ROOT / "docs").as_posix() in listed, f"{page} is in no menu"
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", BLOCK.sub("", page.read_text(encoding="utf-8"))):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_method_is_on_a_page_of_the_api():
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md"))
+    modules = {method.__module__ for methods in (BACKGROUNDS, INVERSIONS) for method in methods.values()}
+    assert not [module for module in modules if f"::: {module}\n" not in pages + "\n"]
 
 
 def test_the_readme_is_short_and_no_line_is_long():

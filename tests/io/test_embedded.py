@@ -34,6 +34,11 @@ def test_masks_and_labels_take_a_byte_and_are_exact():
     np.testing.assert_array_equal(image.get_fdata(), labels)
 
 
+def test_numbers_of_parcellations_are_exact():
+    labels = np.random.default_rng(0).choice([0, 17, 49, 1001, 2035, 14175], (5, 6, 7))
+    np.testing.assert_array_equal(read(embedded_volume(labels, AFFINE)).get_fdata(), labels)
+
+
 @pytest.mark.parametrize("volume", [np.zeros((3, 3, 3)), np.full((3, 3, 3), np.nan), np.full((3, 3, 3), np.inf)])
 def test_nothing_to_see_becomes_zero(volume):
     assert not read(embedded_volume(volume, AFFINE)).get_fdata().any()

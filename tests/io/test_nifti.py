@@ -103,6 +103,12 @@ def negative_size(path):
     path.write_bytes(raw)
 
 
+def in_metres(path):
+    raw = bytearray(path.read_bytes())
+    raw[123] = 1
+    path.write_bytes(raw)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -111,6 +117,7 @@ def negative_size(path):
         (not_nifti, "whole NIfTI file"),
         (lying, "whole NIfTI file"),
         (negative_size, "positive voxel sizes"),
+        (in_metres, "voxels in mm, got metres"),
     ],
 )
 def test_spoilt_files_are_refused(tmp_path, spoil, message):
@@ -118,6 +125,17 @@ def test_spoilt_files_are_refused(tmp_path, spoil, message):
     spoil(path)
     with pytest.raises(ValueError, match=message):
         nifti.load_volume(path)
+
+
+def test_two_forms_of_a_header_are_held_against_each_other(tmp_path):
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]]
+    header = nifti.new_volume(np.ones(SHAPE), turn).header
+    assert nifti.forms_apart(header) < 0.1
+    header.set_qform(np.eye(4), code=1)
+    np.testing.assert_allclose(nifti.forms_apart(header), np.degrees(0.5), rtol=1e-3)
+    header.set_qform(np.eye(4), code=0)
+    assert nifti.forms_apart(header) == 0
 
 
 def test_a_gzip_that_ends_early_is_refused(tmp_path):

@@ -34,6 +34,11 @@ def test_gradient_of_a_ramp_is_its_slope_per_mm():
     np.testing.assert_allclose(operators.gradient(ramp, (1, 2, 1))[1][:, :-1], 1.5)
 
 
+def test_the_mean_over_a_sphere_has_a_gradient_in_the_voxel_size():
+    slope = jax.grad(lambda size: jnp.sum(operators.sphere_mean_k((8, 8, 8), size, 2.0)))(jnp.asarray([1.0, 1.2, 2.0]))
+    assert np.isfinite(slope).all() and np.abs(slope).min() > 0
+
+
 def test_a_voxel_size_of_two_numbers_is_refused():
     with pytest.raises(ValueError, match="voxel_size must be three numbers"):
         operators.gradient(jnp.zeros((4, 4, 4)), (1, 1))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from qsmjax.numerics.operators import laplacian
-from qsmjax.physics.cuboids import cuboid, cuboid_field
+from qsmjax.physics.cuboids import cuboid, cuboid_field, cuboid_kernel
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry
 from qsmjax.simulate.background import at_centres
@@ -44,6 +44,11 @@ def test_the_kernel_gives_back_the_cuboid_near_and_far(size):
     np.testing.assert_allclose(made, expected, atol=1e-3 * np.abs(expected).max())
     far = np.linalg.norm(first, axis=-1) > 10 * max(size)
     np.testing.assert_allclose(np.asarray(made)[far], expected[far], atol=0.03 * np.abs(expected[far]).max())
+
+
+def test_b0_may_be_of_any_length():
+    once, twice = (cuboid_kernel((16, 16, 16), (1.0, 1.0, 1.2), b0) for b0 in ((0.0, 0.3, 1.0), (0.0, 0.6, 2.0)))
+    np.testing.assert_allclose(once, twice, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(0.8, 0.8, 3.0), (0.5, 3.0, 0.5)])

@@ -26,6 +26,11 @@ def test_a_noise_of_zero_is_refused():
         field_map(np.ones(GRID.shape), None, GRID, noise=0.0)
 
 
+def test_several_fields_at_once_are_refused():
+    with pytest.raises(ValueError, match=r"field must have the axes x y z, got shape \(2, 4, 5, 6\)"):
+        field_map(np.ones((2, *GRID.shape)), None, GRID)
+
+
 @pytest.mark.parametrize("name", ["field", "mask", "magnitude"])
 def test_another_grid_is_refused_by_name(name):
     given = {"field": np.ones(GRID.shape), "mask": None, "magnitude": None}

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry_from_affine
+from qsmjax.registration.field import bring_field
 from qsmjax.registration.flirt import from_flirt, read_flirt, to_flirt, write_flirt
 from qsmjax.registration.resample import resample, resample_mask, resample_within, turned_b0
 from qsmjax.registration.rigid import rotation_matrix
@@ -64,6 +66,18 @@ def test_the_rim_of_a_mask_is_no_mean_with_the_zeros_beyond_it():
     assert 20 < moved.sum() < moved.size / 2
     np.testing.assert_allclose(flat[moved], 1, atol=1e-5)
     np.testing.assert_allclose(resample_within(SMOOTH, mask, OBLIQUE, OBLIQUE, SHAPE), SMOOTH * mask, atol=1e-4)
+
+
+def test_a_noise_of_zero_is_not_measured_on_the_other_grid_either():
+    noise = np.full(SHAPE, 2e-3, np.float32)
+    noise[7, 6, 5] = 0
+    grid, mask = geometry_from_affine(np.eye(4), SHAPE), np.ones(SHAPE, bool)
+    given = field_map(SMOOTH, mask, grid, noise=noise)
+    shift = np.eye(4)
+    shift[0, 3] = 0.5
+    moved = np.asarray(bring_field(given, np.eye(4), grid, np.eye(4), shift).noise)
+    inner = moved[2:-2, 2:-2, 2:-2]
+    assert set(np.round(1e3 * inner[inner > 0], 4)) == {2.0}
 
 
 def test_resampling_is_differentiable_in_volume_and_transform():
