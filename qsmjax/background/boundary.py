@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from qsmjax.background.frame import Local, in_frame
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.operators import laplacian
-from qsmjax.numerics.options import real
+from qsmjax.numerics.options import Number, real
 from qsmjax.numerics.solvers import cg, iterate
 from qsmjax.numerics.spheres import erode, sphere_kernel, spherical_mean
 from qsmjax.physics.field_map import FieldMap
@@ -20,7 +20,7 @@ from qsmjax.physics.geometry import Geometry
 
 
 def ismv(
-    field_map: FieldMap, *, radius: float = 5.0, tolerance: float | None = 1e-4, max_iterations: int = 500
+    field_map: FieldMap, *, radius: Number = 5.0, tolerance: Number | None = 1e-4, max_iterations: int = 500
 ) -> FieldMap:
     """Remove the background by iterated spherical means, the shell at the edge held fixed (iSMV).
 
@@ -43,7 +43,7 @@ def ismv(
     return in_frame(remove_ismv, field_map, options | {"max_iterations": max_iterations})
 
 
-def lbv(field_map: FieldMap, *, tolerance: float = 1e-4, max_iterations: int = 500) -> FieldMap:
+def lbv(field_map: FieldMap, *, tolerance: Number = 1e-4, max_iterations: int = 500) -> FieldMap:
     """Remove the background by solving Laplace's equation with the field at the edge as boundary values (LBV).
 
     Args:

@@ -19,7 +19,7 @@ from qsmjax.background.edge import EDGE, STEEPEST, beside_the_skull, shrink, ste
 from qsmjax.background.frame import Local, in_frame
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
-from qsmjax.numerics.options import real
+from qsmjax.numerics.options import Number, real
 from qsmjax.numerics.solvers import cg, cg_steps
 from qsmjax.physics.cuboids import cuboid_kernel
 from qsmjax.physics.dipole import dipole_kernel
@@ -39,11 +39,11 @@ NOISE = 1e-3
 def joint(
     field_map: FieldMap,
     *,
-    inside: float = 0.2,
-    outside: float = 5.0,
-    margin: float = 2.0,
-    steepest: float = STEEPEST,
-    tolerance: float = 1e-3,
+    inside: Number = 0.2,
+    outside: Number = 5.0,
+    margin: Number = 2.0,
+    steepest: Number = STEEPEST,
+    tolerance: Number = 1e-3,
     max_iterations: int = 80,
 ) -> FieldMap:
     """Remove the background by fitting sources inside and outside the mask together.
@@ -70,7 +70,7 @@ def joint(
     return in_frame(remove_by_dipoles, field_map, options | {"max_iterations": max_iterations}, uses=("noise",))
 
 
-def pdf(field_map: FieldMap, *, outside: float = 5.0, tolerance: float = 1e-3, max_iterations: int = 40) -> FieldMap:
+def pdf(field_map: FieldMap, *, outside: Number = 5.0, tolerance: Number = 1e-3, max_iterations: int = 40) -> FieldMap:
     """Remove the background by projection onto the fields of dipoles outside the mask (PDF).
 
     Args:

@@ -20,7 +20,7 @@ from qsmjax.background.edge import STEEPEST, beside_the_skull, steep_voxels
 from qsmjax.background.frame import Local, in_frame
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
-from qsmjax.numerics.options import real
+from qsmjax.numerics.options import Number, real
 from qsmjax.numerics.solvers import cg
 from qsmjax.numerics.spheres import erode, sphere_kernel
 from qsmjax.physics.field_map import FieldMap
@@ -34,8 +34,8 @@ def v_sharp(
     field_map: FieldMap,
     *,
     radii: tuple[float, ...] = RADII,
-    threshold: float = 0.05,
-    steepest: float = STEEPEST,
+    threshold: Number = 0.05,
+    steepest: Number = STEEPEST,
     refinements: int = 0,
 ) -> FieldMap:
     """Remove the background by spherical means, the largest ball that fits at each voxel (V-SHARP).
@@ -60,7 +60,7 @@ def v_sharp(
     return in_frame(remove_v_sharp, field_map, options | {"refinements": refinements})
 
 
-def sharp(field_map: FieldMap, *, radius: float = 6.0, threshold: float = 0.05) -> FieldMap:
+def sharp(field_map: FieldMap, *, radius: float = 6.0, threshold: Number = 0.05) -> FieldMap:
     """Remove the background by the spherical mean of one radius (SHARP).
 
     Args:
@@ -81,9 +81,9 @@ def sharp(field_map: FieldMap, *, radius: float = 6.0, threshold: float = 0.05) 
 def resharp(
     field_map: FieldMap,
     *,
-    radius: float = 6.0,
-    weight: float = 1e-3,
-    tolerance: float = 1e-3,
+    radius: Number = 6.0,
+    weight: Number = 1e-3,
+    tolerance: Number = 1e-3,
     max_iterations: int = 100,
 ) -> FieldMap:
     """Remove the background by the spherical mean of one radius, undone with a penalty on the local field (RESHARP).

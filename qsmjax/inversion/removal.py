@@ -18,7 +18,7 @@ from qsmjax.inversion.one_step import INSIDE, STRENGTH, TOTAL, begin, find_with_
 from qsmjax.inversion.weighting import auto_weight, data_weights
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
-from qsmjax.numerics.options import real
+from qsmjax.numerics.options import Number, real
 from qsmjax.numerics.solvers import Report
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
@@ -27,9 +27,9 @@ from qsmjax.physics.geometry import Geometry
 def remove_by_tfi(
     field_map: FieldMap,
     *,
-    preconditioner: float = STRENGTH,
-    edge_percentage: float = 90.0,
-    steepest: float = STEEPEST,
+    preconditioner: Number = STRENGTH,
+    edge_percentage: Number = 90.0,
+    steepest: Number = STEEPEST,
     start_iterations: int = 30,
     max_iterations: int = 60,
     report: Report | None = None,

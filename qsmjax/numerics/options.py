@@ -6,12 +6,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
+
+Number = float | jax.Array
+"""A number that may be traced."""
 
 
-def real(value: ArrayLike) -> ArrayLike:
+def real(value: Number) -> Number:
     """Return a number as a float, which is traced where whole numbers are static; an array, traced or not, as it is."""
-    return value if isinstance(value, jax.Array | np.ndarray) else float(value)  # type: ignore[arg-type]
+    return value if isinstance(value, jax.Array) else float(value)
 
 
 def check_option(name: str, value: Any, *, zero: bool = False) -> None:
