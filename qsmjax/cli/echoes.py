@@ -23,8 +23,9 @@ from qsmjax.phase.scaling import ScaledPhase, phase_to_radians, undo_alternation
 from qsmjax.physics.axes import nearest_axes
 from qsmjax.physics.geometry import Geometry
 
-USUALLY_LOST = 0.2
-"""Part of the mask whose echoes the fit leaves out without a word of warning."""
+USUALLY_LOST = 0.1
+"""Part of the mask that the fit may leave out without a word of warning: 0.1 to 0.3 % of simulated heads; 13 % where two
+of four echoes were swapped, 40 to 50 % in other orders and of a readout to and fro."""
 
 
 def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:

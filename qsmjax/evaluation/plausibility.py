@@ -31,6 +31,9 @@ HARMONIC_LIMIT = 0.35
 """Part of a local field's variance that may be harmonic: 0.01 to 0.06 in heads, 0.2 in small phantoms."""
 HARMONIC_FLOOR = 0.25
 """Part of a total field's variance that is harmonic at least: 0.33 and 0.48; at most 0.2 after high-pass filters."""
+LOW_FLOOR = 10.0
+"""Least of `low_frequencies` in a total field: 18 and 22, within the brain and within all that gives signal; 2.4 to 5
+after filters of 20 and 30 mm. Where the mask is more than the brain, less of the field comes from outside (0.2)."""
 LOW_LIMIT = 0.5
 """Least of `low_frequencies` in a local field: 0.6 to 10; below 0.4 after filters of 20 mm, 0.3 and 0.8 after those of
 30 mm."""

@@ -42,11 +42,13 @@ def map_warnings(
         )
     # phantoms and slabs are not judged by what is usual of heads
     if total is not None and spans_head(total):
-        part = plausibility.harmonic_part(total.field, total.mask, total.geometry)
-        if part < plausibility.HARMONIC_FLOOR:
+        parts = total.field, total.mask, total.geometry
+        part, low = plausibility.harmonic_part(*parts), plausibility.low_frequencies(*parts)
+        if part < plausibility.HARMONIC_FLOOR and low < plausibility.LOW_FLOOR:
             found.append(
                 f"the phase may be high-pass filtered: only {part:.0%} of the total field's variance comes from "
-                f"outside the head (usual: above {plausibility.HARMONIC_FLOOR:.0%}): export unfiltered phase"
+                f"outside the head (usual: above {plausibility.HARMONIC_FLOOR:.0%}), and it has {low:.1f} times the "
+                f"density at low frequencies (above {plausibility.LOW_FLOOR:g}): export unfiltered phase"
             )
     contrast = None if labels is None else expected.deep_grey_contrast(chi, labels, local.mask)
     if contrast is not None and contrast < 0:
