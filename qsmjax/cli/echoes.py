@@ -24,8 +24,8 @@ from qsmjax.physics.axes import nearest_axes
 from qsmjax.physics.geometry import Geometry
 
 USUALLY_LOST = 0.1
-"""Part of the mask that the fit may leave out without a word of warning: 0.1 to 0.3 % of simulated heads; 13 % where two
-of four echoes were swapped, 40 to 50 % in other orders and of a readout to and fro."""
+"""Part of the mask that the fit may leave out without a word of warning: 0.1 to 0.3 % of simulated heads; 13 % where
+two of four echoes were swapped, 40 to 50 % in other orders and of a readout to and fro."""
 
 
 def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
