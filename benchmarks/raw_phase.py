@@ -149,7 +149,7 @@ def bench_chi(head: Head, removals: list[str], methods: list[str]) -> None:
                 chi = np.asarray(local_field_to_chi(given, INVERSIONS[invert])[1].chi)
                 found.append((float(xsim(chi, truth, kept)), float(nrmse(chi, truth, kept))))
             print(f"chi, {name}, {method}: xSIM {found[0][0]:.3f} from raw phase, {found[1][0]:.3f} from the true "
-                  f"local field: {100 * found[0][0] / found[1][0]:.0f} % (bar 80); NRMSE {found[0][1]:.1f} and "
+                  f"local field: {100 * found[0][0] / found[1][0]:.1f} % (bar 80); NRMSE {found[0][1]:.1f} and "
                   f"{found[1][1]:.1f} %", flush=True)  # fmt: skip
 
 

@@ -205,16 +205,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-2,
         "validate_every": 510,
     },
-    # the same for what the default removal leaves of a total field; two hours of two CPU cores, and one for its scans
+    # the same for what the default removal leaves of a total field; two and a half hours of two CPU cores, and one for its scans
     "learned_total": {
         "network": "correction",
         "input": "totalfield",
         "begin": "learned",
         "width": 48,
-        "subjects": 72,
+        "subjects": 130,
         "patch": (48, 48, 48),
         "batch": 4,
-        "steps": 3200,
+        "steps": 4600,
         "learning_rate": 4e-3,
         "validate_every": 200,
     },
