@@ -214,7 +214,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "subjects": 130,
         "patch": (48, 48, 48),
         "batch": 4,
-        "steps": 4600,
+        "steps": 5200,
         "learning_rate": 4e-3,
         "validate_every": 200,
     },
