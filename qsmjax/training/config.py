@@ -205,7 +205,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-2,
         "validate_every": 510,
     },
-    # the same for what the default removal leaves of a total field; two and a half hours of two CPU cores, and one for its scans
+    # the same for what the default removal leaves of a total field; three hours of two CPU cores, one for its scans
     "learned_total": {
         "network": "correction",
         "input": "totalfield",
