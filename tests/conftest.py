@@ -8,6 +8,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=4 --xla_llvm_disable_expensive_passes=true"
+    + " --xla_backend_optimization_level=1"
 )
 # what waits for a step on four devices can take all places in the queue of one that has not begun it
 os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "0")
