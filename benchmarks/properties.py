@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "reliability"))
 
-from strategies import Case, cases, holds
+from strategies import Case, assert_holds, cases
 
 from qsmjax.cli.settings import options_of
 from qsmjax.inference.shipped import INVERSIONS
@@ -31,7 +31,7 @@ CLOSED = ("tkd", "tsvd", "tikhonov")
 
 def _test(method: Callable, options: dict[str, Any]) -> Callable:
     def test(case: Case) -> None:
-        holds(method, case, **options)
+        assert_holds(method, case, **options)
 
     return test
 

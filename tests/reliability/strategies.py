@@ -109,7 +109,7 @@ def cases(
     )
 
 
-def holds(method, case: Case, **options) -> None:
+def assert_holds(method, case: Case, **options) -> None:
     """Assert that a method gives finite values in the mask on the input's grid, or an error of ours."""
     try:
         made = method(case.scan(), **options)

@@ -16,7 +16,7 @@ from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry, geometry_from_affine
 from qsmjax.pipeline import BACKGROUNDS
 
-from .strategies import OURS, Case, cases, holds
+from .strategies import OURS, Case, assert_holds, cases
 
 FEW = settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 SOME = settings(FEW, max_examples=12)
@@ -27,7 +27,7 @@ SLAB = cases(9, [(5, 6, 3)], compiled_once=True)
 @FEW
 @given(cases(9))
 def test_a_closed_form_holds_on_any_grid(case):
-    holds(METHODS["tkd"], case)
+    assert_holds(METHODS["tkd"], case)
 
 
 @pytest.mark.parametrize("name", ["tikhonov", "tv", "ndi"])
@@ -37,7 +37,7 @@ def test_inversions_hold_on_a_slab(name):
     @SOME
     @given(SLAB)
     def test(case: Case) -> None:
-        holds(METHODS[name], case, **options)
+        assert_holds(METHODS[name], case, **options)
 
     test()
 
@@ -47,7 +47,7 @@ def test_background_methods_hold_on_a_slab(name):
     @SOME
     @given(SLAB)
     def test(case: Case) -> None:
-        holds(BACKGROUNDS[name], case)
+        assert_holds(BACKGROUNDS[name], case)
 
     test()
 

@@ -45,7 +45,7 @@ def test_niivue_is_the_published_file_with_its_licence():
 @pytest.mark.skipif(shutil.which("node") is None, reason="node must be installed, to parse the script with it")
 def test_the_script_parses():
     path = importlib.resources.files("qsmjax.report") / "assets" / "viewer.js"
-    subprocess.run(["node", "--check", str(path)], check=True)
+    assert subprocess.run(["node", "--check", str(path)], check=False).returncode == 0
 
 
 @needs_browser

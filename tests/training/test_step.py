@@ -47,7 +47,7 @@ def on_devices(count, state, batch, **options):
     return compiled.take(compiled.run(compiled.place(jax.device_get(state)), batch)[1])
 
 
-def close(a, b, tolerance=1e-5):
+def assert_close(a, b, tolerance=1e-5):
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * max(float(np.abs(y).max()), 1))
 
@@ -59,15 +59,15 @@ def one_device(state, batch):
 
 def test_four_devices_give_the_gradient_of_one(state, batch, one_device):
     """Gradients, loss sums, running statistics and the count of voxels, to 1e-5."""
-    close(on_devices(4, state, batch), one_device)
+    assert_close(on_devices(4, state, batch), one_device)
 
 
 def test_parts_that_are_alike_give_the_whole_s_gradient(state, batch):
     alike = {**batch, **{n: np.broadcast_to(batch[n][1:2], batch[n].shape) for n in ("chi", "mask", "field")}}
     whole = on_devices(1, state, alike)
     parts = on_devices(1, state, alike, config=dataclasses.replace(CONFIG, accumulate=2))
-    close(parts[0], whole[0], 1e-4)
-    close(parts[1], whole[1], 1e-4)
+    assert_close(parts[0], whole[0], 1e-4)
+    assert_close(parts[1], whole[1], 1e-4)
 
 
 def test_steps_lower_the_loss_and_move_the_average(state, batch):
