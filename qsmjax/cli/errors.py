@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from qsmjax.numerics.memory import exhausted
+
 PATIENCE = 2.0
 """After a signal, seconds for the program to come out of compiled code."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -38,8 +40,8 @@ def guarded(run: Callable[[], int]) -> int:
             return run()
     except (KeyboardInterrupt, Terminated) as stopped:
         return _tell(signal.SIGINT if isinstance(stopped, KeyboardInterrupt) else signal.SIGTERM)
-    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
-        if os.environ.get("QSMJAX_DEBUG"):
+    except Exception as error:
+        if os.environ.get("QSMJAX_DEBUG") or not mendable(error):
             raise
         print(f"error: {describe(error)}", file=sys.stderr)
         return 2
@@ -98,10 +100,17 @@ def _signals() -> Iterator[None]:
         mouth.close()
 
 
+def mendable(error: BaseException) -> bool:
+    """Say whether an error is of what was given, of files or of memory: a line is told then, and no traceback."""
+    return isinstance(error, ValueError | OSError | MemoryError | FloatingPointError) or exhausted(error)
+
+
 def describe(error: BaseException) -> str:
     """Put an error into one line."""
-    if isinstance(error, MemoryError):
-        return f"the volume must fit into memory, got {error or 'a refusal'}: crop it, or use a machine with more"
+    if isinstance(error, MemoryError) or exhausted(error):
+        got = " ".join(str(error).split())[:200] or "a refusal"
+        cure = "crop it, use a machine with more, or on a GPU say JAX_PLATFORMS=cpu"
+        return f"the volume must fit into memory, got {got}: {cure}"
     if isinstance(error, OSError) and error.errno in CLOSED and error.filename:
         reason = str(error.strerror).lower()
         return f"{error.filename} must be accessible, got '{reason}': change its permissions, or choose another place"

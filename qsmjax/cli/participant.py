@@ -21,7 +21,7 @@ import numpy as np
 
 from qsmjax.cli import infer
 from qsmjax.cli.bids_scan import read_run
-from qsmjax.cli.errors import UserError, describe
+from qsmjax.cli.errors import UserError, describe, mendable
 from qsmjax.cli.outputs import Result, sidecar
 from qsmjax.cli.stages import choose_stages, made_by
 from qsmjax.io.aside import write_aside
@@ -107,7 +107,7 @@ def work(job: Job) -> Outcome:
         log.unlink(missing_ok=True)
         return Outcome(job.name, state, words, time.perf_counter() - started)  # type: ignore[arg-type]
     except Exception as error:
-        known = isinstance(error, ValueError | OSError | MemoryError)
+        known = mendable(error)
         words = describe(error) if known else f"{type(error).__name__}: {describe(error)} (an error of ours)"
         # a full disk or a folder that is gone must not stop the others
         with contextlib.suppress(OSError):

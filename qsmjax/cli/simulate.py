@@ -21,7 +21,7 @@ import numpy as np
 
 from qsmjax.cli.errors import UserError
 from qsmjax.io.kspace import save_kspace
-from qsmjax.io.nifti import SUFFIXES, load_volume, new_volume, save_volume
+from qsmjax.io.nifti import load_volume, new_volume, save_volume, volume_files
 from qsmjax.io.sidecar import save_json
 from qsmjax.simulate.anatomy import Anatomy, anatomy
 from qsmjax.simulate.coils import multicoil_kspace
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         )
     tilt = args.tilt if args.tilt is not None else (25.0 if args.orientations > 1 else 0.0)
     out = Path(args.out)
-    for number, path in enumerate(label_files(Path(args.labels))):
+    for number, path in enumerate(volume_files(args.labels)):
         key = jax.random.fold_in(jax.random.key(args.seed), number)
         head = read_head(key, path, warp=args.warp, lesions=LESIONS[args.lesions], age=args.age)
         name = f"sub-{path.name.split('.')[0].replace('_', '').replace('-', '')}"
@@ -114,18 +114,6 @@ def run(args: argparse.Namespace) -> int:
                 b = np.round(np.asarray(made.geometry.b0_dir), 3).tolist()
                 print(f"{name} orientation {index + 1}: {made.grid.shape}, B0 along {b}", file=sys.stderr)
     return 0
-
-
-def label_files(path: Path) -> list[Path]:
-    """Return the label maps that a path names.
-
-    Raises:
-      UserError: if there are none.
-    """
-    found = sorted(p for p in path.iterdir() if p.name.endswith(SUFFIXES)) if path.is_dir() else [path]
-    if not found or not found[0].exists():
-        raise UserError(f"--labels must name a label map or a folder of them (.nii, .nii.gz), got {path}")
-    return found
 
 
 def read_head(key: jax.Array, path: Path, *, warp: bool = False, **options) -> Anatomy:

@@ -26,9 +26,9 @@ from typing import Any
 
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.infer import positive
-from qsmjax.cli.simulate import label_files
 from qsmjax.cli.study_jobs import SubjectJob, named_orientations, resolve_method, run_jobs
 from qsmjax.io.lock import locked
+from qsmjax.io.nifti import volume_files
 from qsmjax.io.sidecar import load_json, save_json
 from qsmjax.simulate.posture import ORIENTATIONS
 from qsmjax.simulate.scan import FINE
@@ -145,7 +145,7 @@ def plan(args: argparse.Namespace, out: Path) -> list[SubjectJob]:
             SubjectJob(name=name, index=i, folder=str(folder), variation=i < args.lambda_subjects, **common)
             for i, (name, folder) in enumerate(found)
         ]
-    files = tuple(str(p) for path in args.labels or () for p in label_files(Path(path)))
+    files = tuple(str(p) for path in args.labels or () for p in volume_files(path))
     cohort = Cohort(
         labels=files,
         orientations=args.orientations,

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qsmjax.cli.cosmos import Orientation, orientation_folders, read_orientation
-from qsmjax.cli.errors import UserError, describe
+from qsmjax.cli.errors import UserError, describe, mendable
 from qsmjax.cli.methods import choose
 from qsmjax.cli.scan import on_grid
 from qsmjax.cli.settings import options_of, parse_settings
@@ -250,6 +250,8 @@ def _remote(job: SubjectJob) -> str | None:
 def _attempt(job: SubjectJob, told: Told) -> str | None:
     try:
         work(job, told)
-    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
+    except Exception as error:
+        if not mendable(error):
+            raise
         return describe(error)
     return None

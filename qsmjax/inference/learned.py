@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qsmjax.inference.tiles import apply_tiled
+from qsmjax.inference.tiles import apply_tiled, whole_or_tiled
 from qsmjax.inversion.frame import MARGIN, check_field, check_finite
 from qsmjax.inversion.removal import remove_by_tfi
 from qsmjax.inversion.solution import Solution
@@ -86,7 +86,7 @@ def learned_inversion(
 
         Args:
           field_map: local field.
-          tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
+          tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
           halo: overlap of the tiles [voxels].
 
         References:
@@ -122,12 +122,17 @@ def _apply(
     """Apply a correction in the box, whole or in tiles: change and spread."""
     corrected = lambda maps: jnp.stack(correct(network, params, maps, numbers))
     x, y, z = features.shape[:3]
-    if tile is None:
+
+    def whole() -> jax.Array:
         return corrected(jnp.pad(features, [*[(0, -n % network.stride) for n in (x, y, z)], (0, 0)]))[:, :x, :y, :z]
-    volumes = tuple(np.moveaxis(np.asarray(features), -1, 0))
-    run = lambda *parts: jnp.moveaxis(corrected(jnp.stack(parts, -1)), 0, -1)
-    made = apply_tiled(run, volumes, tile=tile, halo=halo, stride=network.stride)
-    return jnp.moveaxis(jnp.asarray(made), -1, 0)
+
+    def tiled(edge: int) -> jax.Array:
+        volumes = tuple(np.moveaxis(np.asarray(features), -1, 0))
+        run = lambda *parts: jnp.moveaxis(corrected(jnp.stack(parts, -1)), 0, -1)
+        made = apply_tiled(run, volumes, tile=edge, halo=halo, stride=network.stride)
+        return jnp.moveaxis(jnp.asarray(made), -1, 0)
+
+    return jnp.asarray(whole_or_tiled(whole, tiled, tile=tile))
 
 
 def _holds_background(begun: unrolled.Start, scan: tuple[Any, ...]) -> bool:

@@ -18,7 +18,7 @@ from jaxtyping import Array
 from qsmjax.inference.card import check_card
 from qsmjax.inference.learned import learned_inversion
 from qsmjax.inference.regrid import Regrid, plan
-from qsmjax.inference.tiles import apply_tiled
+from qsmjax.inference.tiles import apply_tiled, whole_or_tiled
 from qsmjax.inversion.solution import Solution
 from qsmjax.io.weights import load_weights
 from qsmjax.models.build import build
@@ -95,7 +95,7 @@ def load_network(path: str | Path, *, after_removal: Callable[..., Solution] | N
 
         Args:
           field_map: local field.
-          tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
+          tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
           halo: overlap of the tiles [voxels].
 
         References:
@@ -108,7 +108,8 @@ def load_network(path: str | Path, *, after_removal: Callable[..., Solution] | N
         box = bounding_box(mask)
         part = (field[box], mask[box])
         chi = np.zeros(field.shape, np.float32)
-        chi[box] = apply(*part) if tile is None else _in_tiles(apply, part, tile=tile, halo=halo, stride=stride)
+        in_tiles = lambda edge: _in_tiles(apply, part, tile=edge, halo=halo, stride=stride)
+        chi[box] = whole_or_tiled(lambda: apply(*part), in_tiles, tile=tile)
         if route is not None:
             chi = route.to_scan(chi)
         return Solution(chi=jnp.where(field_map.mask, jnp.asarray(chi), 0))

@@ -25,7 +25,7 @@ def learned(field_map: FieldMap, *, residue: bool = True, tile: int | None = Non
     Args:
       field_map: local field, on any grid.
       residue: whether to look for background that is left in the field, and go on with `tfi` and learned_total.
-      tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
+      tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
       halo: overlap of the tiles [voxels].
 
     References:
@@ -41,7 +41,7 @@ def learned_total(field_map: FieldMap, *, tile: int | None = None, halo: int = 2
 
     Args:
       field_map: local field that `tfi` made of a total one, on any grid.
-      tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
+      tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
       halo: overlap of the tiles [voxels].
 
     References:
@@ -57,7 +57,7 @@ def qsmnet(field_map: FieldMap, *, tile: int | None = None, halo: int = 32) -> S
 
     Args:
       field_map: local field.
-      tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
+      tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
       halo: overlap of the tiles [voxels].
 
     References:
@@ -71,7 +71,7 @@ def qsmnet_plus(field_map: FieldMap, *, tile: int | None = None, halo: int = 32)
 
     Args:
       field_map: local field.
-      tile: edge of overlapping tiles [voxels], for volumes that memory does not hold; None for the whole at once.
+      tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
       halo: overlap of the tiles [voxels].
 
     References:

@@ -8,8 +8,35 @@ a layer sees the same border. Where the halo covers the network's field of view,
 import itertools
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from jax.typing import ArrayLike
+
+from qsmjax.numerics.memory import exhausted
+
+TILE = 96
+"""Edge of the tiles [voxels] of a volume that turned out not to fit."""
+
+
+def whole_or_tiled(
+    whole: Callable[[], ArrayLike], tiled: Callable[[int], ArrayLike], *, tile: int | None = None
+) -> ArrayLike:
+    """Compute a volume whole; in tiles where they are asked for, or where the device's memory does not hold the whole.
+
+    Args:
+      whole: computes it at once.
+      tiled: the same in tiles of an edge [voxels].
+      tile: the edge that is asked for; None to try the whole first.
+    """
+    if tile is not None:
+        return tiled(tile)
+    try:
+        # what is computed aside raises where it is waited for
+        return jax.block_until_ready(whole())
+    except RuntimeError as error:
+        if not exhausted(error):
+            raise
+    return tiled(TILE)
 
 
 def apply_tiled(

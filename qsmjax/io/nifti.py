@@ -104,6 +104,19 @@ def load_volume(path: str | Path) -> NiftiVolume:
     )
 
 
+def volume_files(path: str | Path) -> list[Path]:
+    """Return the NIfTI files that a path names: a folder's in the order of their names, or the one itself.
+
+    Raises:
+      FileNotFoundError: if there are none.
+    """
+    path = Path(path)
+    found = sorted(p for p in path.iterdir() if p.name.endswith(SUFFIXES)) if path.is_dir() else [path]
+    if not found or not found[0].exists():
+        raise FileNotFoundError(f"{path} must be a NIfTI file or a folder of them (.nii, .nii.gz), got none there")
+    return found
+
+
 def stored_shape(path: str | Path) -> tuple[int, ...] | None:
     """Return the axes that a file's header tells, without reading its voxels; None if it tells none."""
     try:

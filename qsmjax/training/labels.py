@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from qsmjax.io.nifti import SUFFIXES, load_volume
+from qsmjax.io.nifti import load_volume, volume_files
 from qsmjax.numerics.resample import resample_k
 from qsmjax.simulate.anatomy import anatomy
 from qsmjax.simulate.sample import sample
@@ -28,17 +28,13 @@ def load_labels(folder: str | Path, config: TrainConfig) -> list[Maps]:
       config: of the run: its voxel size, variants and seed.
 
     Raises:
-      FileNotFoundError: if it is not there.
-      ValueError: if it holds no label map, or one without a brain.
+      FileNotFoundError: if there is no label map.
+      ValueError: if one has no brain.
     """
-    folder = Path(folder)
-    if not folder.exists():
-        raise FileNotFoundError(f"{folder} must be a folder of label maps, got none there")
-    found = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES)) if folder.is_dir() else [folder]
-    if not found:
-        raise ValueError(f"{folder} must hold label maps (.nii, .nii.gz), got none")
     variants = range(config.variants)
-    return [_draw(path, number, variant, config) for number, path in enumerate(found) for variant in variants]
+    return [
+        _draw(path, number, variant, config) for number, path in enumerate(volume_files(folder)) for variant in variants
+    ]
 
 
 def _draw(path: Path, number: int, variant: int, config: TrainConfig) -> Maps:

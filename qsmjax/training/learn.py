@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from qsmjax.io.nifti import SUFFIXES
+from qsmjax.io.nifti import volume_files
 from qsmjax.io.weights import load_weights, save_weights
 from qsmjax.models import unrolled
 from qsmjax.models.build import build
@@ -88,11 +88,10 @@ def learn(
       The steps that were taken of all stages' together: fewer than there are if it was told to stop.
 
     Raises:
-      ValueError: if there is no label map, or the loss is no longer finite.
+      FileNotFoundError: if there is no label map.
+      ValueError: if the loss is no longer finite.
     """
-    found = sorted(p for p in labels.iterdir() if p.name.endswith(SUFFIXES)) if labels.is_dir() else [labels]
-    if not found:
-        raise ValueError(f"{labels} must hold label maps (.nii, .nii.gz), got none")
+    found = volume_files(labels)
     say(f"{config.subjects} subjects out of {len(found)} label maps: the scans are simulated first")
     make_bank(
         workdir / "bank",

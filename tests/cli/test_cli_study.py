@@ -147,7 +147,7 @@ def test_what_is_missing_is_said_in_a_line(tmp_path, options, message, capsys):
         (["--orientations", "0"], "--orientations must be 1 to 9"),
         (["--subjects", "0"], "--subjects must be at least 1"),
         (["--tilt", "0"], "--tilt must be above 0"),
-        (["--labels", "nowhere.nii.gz"], "--labels must name a label map"),
+        (["--labels", "nowhere.nii.gz"], "nowhere.nii.gz must be a NIfTI file or a folder of them"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, words, message, capsys):

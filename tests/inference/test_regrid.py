@@ -1,10 +1,11 @@
 """To a network's grid and back: B0 ends up where the network knows it, and what was there is there again."""
 
+import jax
 import numpy as np
 import pytest
 
 from qsmjax.inference.regrid import plan, rotation_between
-from qsmjax.inference.tiles import apply_tiled
+from qsmjax.inference.tiles import TILE, apply_tiled, whole_or_tiled
 from qsmjax.physics.geometry import geometry
 
 Z = np.array([0.0, 0.0, 1.0])
@@ -72,3 +73,17 @@ def test_tiles_with_enough_halo_are_the_whole(shape):
 def test_tiles_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="must be positive"):
         apply_tiled(lambda part: part, (np.zeros((4, 4, 4)),), tile=0, halo=1)
+
+
+def test_a_volume_that_memory_does_not_hold_is_computed_in_tiles():
+    def full():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.")
+
+    def broken():
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    assert whole_or_tiled(lambda: -1, lambda edge: edge) == -1
+    assert whole_or_tiled(lambda: -1, lambda edge: edge, tile=8) == 8
+    assert whole_or_tiled(full, lambda edge: edge) == TILE
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        whole_or_tiled(broken, lambda edge: edge)

@@ -43,9 +43,9 @@ def test_a_label_map_gives_as_many_heads_as_asked_for(tmp_path):
 
 
 def test_what_is_no_label_map_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="must be a folder of label maps"):
+    with pytest.raises(FileNotFoundError, match="must be a NIfTI file or a folder of them"):
         load_labels(tmp_path / "none", CONFIG)
-    with pytest.raises(ValueError, match="must hold label maps"):
+    with pytest.raises(FileNotFoundError, match="must be a NIfTI file or a folder of them"):
         load_labels(tmp_path, CONFIG)
     field = np.random.default_rng(0).normal(size=(8, 8, 8))
     save_volume(tmp_path / "field.nii", field, new_volume(field, np.eye(4)))
