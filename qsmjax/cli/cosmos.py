@@ -30,19 +30,29 @@ from qsmjax.cli.scan import Scan
 from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages
 from qsmjax.inversion import cosmos
+from qsmjax.inversion.solution import Solution
 from qsmjax.io.nifti import SUFFIXES, file_hash, number_order, save_volume
 from qsmjax.io.sidecar import save_json
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import reference
 from qsmjax.registration.field import bring_field
 from qsmjax.registration.flirt import from_flirt, read_flirt, to_flirt, write_flirt
-from qsmjax.registration.resample import resample_within
+from qsmjax.registration.resample import resample_mask, resample_within
 from qsmjax.registration.rigid import even_out, register_rigid
 from qsmjax.report.figures import three_plane
 from qsmjax.report.paragraph import methods_paragraph
 
+AMPLIFIES = 10.0
+"""Condition number of the orientations above which COSMOS amplifies noise: 5 where two turns of 25 degrees join the
+upright head, 9 where they are of 15, and hundreds for two orientations alone."""
+DOUBTFUL = 0.9
+"""Correlation below which a registration is: 0.96 and more where heads of a signal-to-noise ratio of 5 came back to a
+degree, 0.1 to 0.3 of what is no head, and 0.8 of a piece of one that came back wrong."""
 BEFORE = ("recon", "field", "background")
 """The stages before COSMOS: k-space goes through all, a local field through none."""
+MATRIX = "to_reference.mat"
+LABELS = ("localfield.nii.gz", "mask.nii.gz", "chi.nii.gz", MATRIX)
+"""What is saved of each orientation in OUT/labels, after its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     support = jnp.any(jnp.stack([f.mask for f in on_reference]), axis=0)
     mapped = reference(solution.chi, support, support)
     chi = np.asarray(mapped.chi)
-    warnings = [] if bool(solution.converged) else [f"not converged: residual {float(solution.residual):.2g}"]
+    warnings = _doubts(solution, orientations)
     own_stage = described_stage(Stage("cosmos", cosmos, options))
     stages = {slot: described_stage(stage) for o in reversed(orientations) for slot, stage in o.stages.items()}
     grid = first.local.geometry
@@ -130,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
     }
     described["MethodsParagraph"] = methods_paragraph(described)
     three_plane(chi, output / "cosmos_Chimap.png", affine=first.scan.volume.affine, mask=support, title="cosmos")
-    save_labels(output / "labels", chi, first, orientations)
+    save_labels(output / "labels", chi, np.asarray(support), first, orientations)
     save_json(output / "cosmos_Chimap.json", described)
     save_volume(output / "cosmos_Chimap.nii.gz", chi, first.scan.volume)
     for line in warnings:
@@ -148,18 +158,46 @@ def bring_to(first: Orientation, other: Orientation) -> FieldMap:
     return bring_field(other.local, source, first.local.geometry, target, other.transform)
 
 
-def save_labels(folder: Path, chi: np.ndarray, first: Orientation, orientations: list[Orientation]) -> None:
-    """Turn the map back to every orientation, and save it with that orientation's mask, field and matrix."""
+def save_labels(
+    folder: Path, chi: np.ndarray, support: np.ndarray, first: Orientation, orientations: list[Orientation]
+) -> None:
+    """Turn the map back to every orientation, and save it with the mask in which it is known, the field and the matrix.
+
+    Labels of orientations that are no longer there go: a training would take them for this map's.
+    """
     folder.mkdir(exist_ok=True)
+    before, written = {path for kind in LABELS for path in folder.glob(f"*_{kind}")}, set()
     for o in orientations:
         source, target, shape = first.scan.volume.affine, o.scan.volume.affine, o.local.geometry.shape
-        back = np.linalg.inv(o.transform)
-        turned = chi if o is first else resample_within(chi, chi != 0, source, target, shape, back)
-        matrix = to_flirt(o.transform, target, shape, source, chi.shape)
-        save_volume(folder / f"{o.name}_localfield.nii.gz", np.asarray(o.local.field), o.scan.volume)
-        save_volume(folder / f"{o.name}_mask.nii.gz", np.asarray(o.local.mask), o.scan.volume)
-        save_volume(folder / f"{o.name}_chi.nii.gz", np.where(o.local.mask, turned, 0), o.scan.volume)
-        write_flirt(folder / f"{o.name}_to_reference.mat", matrix)
+        grids = (source, target, shape, np.linalg.inv(o.transform))
+        turned, mask = chi, np.asarray(o.local.mask)
+        if o is not first:
+            turned, mask = resample_within(chi, support, *grids), mask & np.asarray(resample_mask(support, *grids))
+        field, known, truth, matrix = (folder / f"{o.name}_{kind}" for kind in LABELS)
+        save_volume(field, np.asarray(o.local.field), o.scan.volume)
+        save_volume(known, mask, o.scan.volume)
+        save_volume(truth, np.where(mask, turned, 0), o.scan.volume)
+        write_flirt(matrix, to_flirt(o.transform, target, shape, source, chi.shape))
+        written |= {field, known, truth, matrix}
+    for path in before - written:
+        path.unlink()
+
+
+def _doubts(solution: Solution, orientations: Sequence[Orientation]) -> list[str]:
+    """Say what speaks against the map."""
+    found = [] if bool(solution.converged) else [f"not converged: residual {float(solution.residual):.2g}"]
+    if solution.condition is not None and (condition := float(solution.condition)) > AMPLIFIES:
+        found.append(
+            f"the orientations amplify noise, by a condition number of {condition:.0f} (usual: under {AMPLIFIES:.0f}): "
+            "turn the head further, or add one"
+        )
+    found += [
+        f"orientation {o.name} was registered with a correlation of {o.correlation:.2f} (usual: above {DOUBTFUL}): "
+        f"look whether the two lie on each other, and give its matrix in {MATRIX} if not"
+        for o in orientations
+        if o.correlation is not None and o.correlation < DOUBTFUL
+    ]
+    return found
 
 
 def orientation_folders(folder: Path, reference: str | None = None, *, least: int = 2) -> list[Path]:
@@ -276,7 +314,7 @@ def _transform(folder: Path, scan: Scan, first: Orientation | None, register: bo
     if first is None:
         return np.eye(4), None
     fixed, moving = first.scan, scan
-    matrix = folder / "to_reference.mat"
+    matrix = folder / MATRIX
     if matrix.is_file():
         shapes = moving.volume.shape[:3], fixed.volume.shape[:3]
         return from_flirt(read_flirt(matrix), moving.volume.affine, shapes[0], fixed.volume.affine, shapes[1]), None
@@ -286,10 +324,13 @@ def _transform(folder: Path, scan: Scan, first: Orientation | None, register: bo
     if theirs is None or ours is None:
         raise UserError(
             f"orientation {folder.name} must have a magnitude to be registered by, got none here or in {first.name}: "
-            "add magnitude.nii.gz, or to_reference.mat, or say --no-register"
+            f"add magnitude.nii.gz, or {MATRIX}, or say --no-register"
         )
     theirs, ours = (even_out(m, s.field_map.geometry.voxel_size) for m, s in ((theirs, moving), (ours, fixed)))
-    found = register_rigid(theirs, ours, moving.volume.affine, fixed.volume.affine)
+    try:
+        found = register_rigid(theirs, ours, moving.volume.affine, fixed.volume.affine)
+    except ValueError as error:
+        raise UserError(f"orientation {folder.name}: {error}, as {MATRIX}") from error
     return found.transform, found.correlation
 
 

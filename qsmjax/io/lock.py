@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ def locked(workdir: str | Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise ValueError(f"{folder} must belong to one run, got another at work in it: choose another") from error
+        except OSError as error:
+            # some network file systems know no locks
+            warnings.warn(f"{folder} can't be held ({error.strerror}): see that no other run is in it", stacklevel=3)
         yield

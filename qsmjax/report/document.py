@@ -62,7 +62,8 @@ def picture(title: str, path: str | os.PathLike) -> str:
 
 def pairs(named: Mapping[str, Any]) -> str:
     """Lay out names and their values, two columns."""
-    return "<table>" + "".join(f"<tr><th>{html.escape(k)}<td>{value(v)}" for k, v in named.items()) + "</table>"
+    rows = (f'<tr><th scope="row">{html.escape(name)}<td>{value(what)}' for name, what in named.items())
+    return f"<table>{''.join(rows)}</table>"
 
 
 def value(what: Any) -> str:
@@ -77,7 +78,7 @@ def value(what: Any) -> str:
 def numbers(rows: Sequence[Mapping[str, Any]]) -> str:
     """Lay out records that share names, a row each: numbers with four digits, texts as they are."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}" for name in names)
+    head = "".join(f'<th scope="col">{html.escape(name.replace("_", " "))}' for name in names)
     body = "".join("<tr>" + "".join(_cell(row.get(name)) for name in names) for row in rows)
     return f'<div class="wide"><table class="numbers"><tr>{head}{body}</table></div>'
 

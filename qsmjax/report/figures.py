@@ -6,7 +6,6 @@ scale whatever the voxel size. Nothing here touches matplotlib's global state, s
 
 import os
 import pathlib
-import uuid
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,6 +16,7 @@ from matplotlib.image import imread
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_fill_holes
 
+from qsmjax.io.aside import write_aside
 from qsmjax.report.orientation import upright
 
 INK, PAPER, FAINT = "#e8e8e8", "#000000", "#7a7a7a"
@@ -265,12 +265,7 @@ def _is_number(value) -> bool:
 
 def write_figure(figure: Figure, path: str | os.PathLike, dpi: int) -> None:
     """Write aside and rename, so that a reader never meets half a picture."""
-    target = pathlib.Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        figure.savefig(aside, format="png", dpi=dpi, facecolor=figure.get_facecolor())
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with write_aside(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi, facecolor=figure.get_facecolor())

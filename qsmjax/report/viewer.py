@@ -20,9 +20,10 @@ STYLE = """
 .viewer label { margin-right: 1.2rem; white-space: nowrap } .viewer input { vertical-align: middle; width: 9rem }
 """
 
-CONTROLS = """<div class="viewer"><div class="viewer-planes"><canvas id="viewer-canvas"></canvas></div>
+CONTROLS = """<div class="viewer"><div class="viewer-planes"><canvas id="viewer-canvas" role="img"
+aria-label="slices of the volumes; the line below tells where"></canvas></div>
 <p><label>show <select id="viewer-volume"></select></label><label>over it <select id="viewer-over"></select>
-<input id="viewer-opacity" type="range" min="0" max="1" step="0.05" value="0.4"></label>
+<input id="viewer-opacity" type="range" aria-label="its opacity" min="0" max="1" step="0.05" value="0.4"></label>
 <label>as <select id="viewer-planes"></select></label></p>
 <p><label>from <input id="viewer-low" type="range"></label><label>to <input id="viewer-high" type="range"></label>
 <span id="viewer-window"></span></p><p id="viewer-where" role="status">starting ...</p></div>"""

@@ -43,9 +43,10 @@ def load_maps(folder: str | Path, config: TrainConfig) -> list[Maps]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder of maps, got none there")
-    named = {path for end in CHI for suffix in SUFFIXES for path in folder.rglob(f"*{end}{suffix}")}
-    # a map's deviation stands beside it, under a name that ends alike
-    found = sorted(path for path in named if DEVIATION not in path.name)
+    named = {path.relative_to(folder) for end in CHI for suffix in SUFFIXES for path in folder.rglob(f"*{end}{suffix}")}
+    # a map's deviation stands beside it, under a name that ends alike; what is hidden was never finished
+    seen = [path for path in named if not any(part.startswith(".") for part in path.parts)]
+    found = sorted(folder / path for path in seen if DEVIATION not in path.name)
     if not found:
         raise ValueError(f"{folder} must hold maps named NAME_chi.nii.gz or NAME_Chimap.nii.gz, got none of that name")
     return [_load(path, config) for path in found]

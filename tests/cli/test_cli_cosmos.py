@@ -1,6 +1,7 @@
 """`qsmjax cosmos` from folders to one map, and labels for training turned back to every orientation."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -73,6 +74,38 @@ def test_orientations_become_one_map_and_labels(scans, tmp_path, capsys):
         turned, mask = head(rotation(*tilt))
         label = load_volume(tmp_path / "out" / "labels" / f"{name}_chi.nii.gz").data
         assert np.corrcoef(label[mask], turned[mask])[0, 1] > 0.97
+
+
+def test_labels_are_those_of_this_map_and_masks_end_where_it_does(scans, tmp_path, capsys):
+    words = [str(scans), "-o", str(tmp_path / "out"), "--quiet"]
+    assert run_command("cosmos", words) == 0
+    labels = tmp_path / "out" / "labels"
+    kept = load_volume(labels / "b_mask.nii.gz").data.sum()
+    # the reference is a slab now, and of its neighbour the part beyond it is not known
+    field = load_volume(scans / "a" / "localfield.nii.gz").data[:, :, :12]
+    save_volume(scans / "a" / "localfield.nii.gz", field, new_volume(field, affine()))
+    shutil.rmtree(scans / "d")
+    capsys.readouterr()
+    assert run_command("cosmos", words) == 0
+    assert not list(labels.glob("d_*")) and len(list(labels.iterdir())) == 4 * 3
+    mask, chi = (load_volume(labels / f"b_{name}.nii.gz").data for name in ("mask", "chi"))
+    assert 0.35 * kept < mask.sum() < 0.65 * kept
+    assert chi[mask != 0].all() and not chi[mask == 0].any()
+
+
+def test_what_speaks_against_the_map_is_told(scans, tmp_path, capsys):
+    (scans / "b" / "to_reference.mat").unlink()
+    for name, seed in (("a", 0), ("b", 1)):
+        grain = np.random.default_rng(seed).random(SHAPE)
+        save_volume(scans / name / "magnitude.nii.gz", grain, new_volume(grain, affine()))
+    for name in "cd":
+        shutil.rmtree(scans / name)
+    assert run_command("cosmos", [str(scans), "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    said = capsys.readouterr().err
+    told = json.loads((tmp_path / "out" / "cosmos_Chimap.json").read_text())["Warnings"]
+    assert any("orientation b was registered with a correlation of 0." in line for line in told)
+    assert any("a condition number of" in line for line in told)
+    assert said.count("warning: ") == len(told)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_an_empty_volume_still_gives_a_picture(tmp_path):
 def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "old.png"
     path.write_bytes(b"old")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr("os.fsync", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         figures.three_plane(head(), path)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]

@@ -1,6 +1,7 @@
 """Runs that are stopped, killed, resumed or crowded; and what they leave behind."""
 
 import dataclasses
+import errno
 import os
 import shutil
 import signal
@@ -174,8 +175,11 @@ def test_maps_that_do_not_vary_are_refused(tmp_path):
         loop.train(tmp_path, CONFIG, Patches(CONFIG, [flat]), HELD_OUT, Silent(), devices=1)
 
 
-def test_a_folder_belongs_to_one_run(tmp_path):
+def test_a_folder_belongs_to_one_run(tmp_path, monkeypatch):
     with locked(tmp_path), pytest.raises(ValueError, match="must belong to one run"), locked(tmp_path):
         pass
     with locked(tmp_path):
+        pass
+    monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSYS, "not implemented")))
+    with pytest.warns(UserWarning, match=r"can't be held \(not implemented\)"), locked(tmp_path):
         pass
