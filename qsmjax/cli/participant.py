@@ -4,8 +4,8 @@
     OUT/sub-*/[ses-*/]fmap/*_fieldmap.nii.gz, *_desc-noise_fieldmap.nii.gz [Hz], *_magnitude.nii.gz
     OUT/figures/*_Chimap.png    OUT/logs/*.txt: why there is no map
 
-Field maps are in Hz, as the standard asks. Each image has its JSON, which is written before it; the map comes last, so
-that where it stands the scan is finished.
+Field maps are in Hz, as the standard asks. Each image has its JSON. All of a scan comes together, once all is on the
+disk, and the map last, so that where it stands the scan is finished.
 """
 
 import argparse
@@ -22,17 +22,25 @@ import numpy as np
 from qsmjax.cli import infer
 from qsmjax.cli.bids_scan import read_run
 from qsmjax.cli.errors import UserError, describe, mendable
-from qsmjax.cli.outputs import Result, sidecar
+from qsmjax.cli.outputs import DEVIATION, MASK, Result, described_stage, earlier, sidecar
 from qsmjax.cli.stages import choose_stages, made_by
 from qsmjax.io.aside import write_aside
 from qsmjax.io.bids import Run, find_beside
-from qsmjax.io.nifti import save_volume
+from qsmjax.io.nifti import file_hash, save_volume
 from qsmjax.io.sidecar import load_json, save_json
 from qsmjax.physics.units import hz_per_ppm
 from qsmjax.report.paragraph import methods_paragraph
 
 RAW, LOGS = "raw", "logs"
 """How the derivatives' description calls the dataset that they come from."""
+
+FIELDS = ("magnitude", "fieldmap", "desc-noise_fieldmap", "desc-local_fieldmap")
+"""What may stand in fmap/ of a scan."""
+
+FINISHED = "finished before"
+
+Images = dict[str, tuple[Any, Mapping[str, Any]]]
+"""What follows a scan's name -> voxels, and what its JSON says of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +110,11 @@ def work(job: Job) -> Outcome:
             if job.run.problem:
                 raise UserError(job.run.problem)
             warnings = _make(target, job, started)
-            told = f", {len(warnings)} warnings in its JSON: {warnings[0]}" if warnings else ""
+            told = f", {len(warnings)} warnings in its JSON: {'; '.join(warnings)}" if warnings else ""
             state, words = "done", f"chi in {target}{told}"
-        log.unlink(missing_ok=True)
+        if state == "done" or words == FINISHED:
+            # else it tells of a map that was to be made with the settings of now
+            log.unlink(missing_ok=True)
         return Outcome(job.name, state, words, time.perf_counter() - started)  # type: ignore[arg-type]
     except Exception as error:
         known = mendable(error)
@@ -153,14 +163,24 @@ def _finished(target: Path, job: Job) -> str | None:
         told = load_json(target.with_name(f"{job.name}_Chimap.json"))
     except (OSError, ValueError):
         return None
+    chosen = choose_stages(job.settings.arguments(job.run))["inversion"]
+    asked = _asked(job, find_beside(job.settings.derivatives, job.run, "mask"))
     # a default may have been another method then
-    chosen = None if job.settings.methods["workdir"] else choose_stages(job.settings.arguments(job.run))["inversion"]
-    same = told.get("Settings") == _settings(job) and (chosen is None or made_by(chosen, told))
-    return "finished before" + ("" if same else ", with other settings: --again makes it anew")
+    same = {key: told.get(key) for key in asked} == asked and made_by(chosen, told)
+    # and a network trained further since; where a residue was found, another than the chosen one made the map
+    if same and chosen.name == told["Method"]:
+        same = told.get("Weights") == described_stage(chosen).get("Weights")
+    return FINISHED if same else f"{FINISHED}, with other settings: --again makes it anew"
 
 
-def _settings(job: Job) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in job.settings.methods.items()}
+def _asked(job: Job, brain: Path | None) -> dict[str, Any]:
+    """Return what a map's JSON holds of how it was asked for."""
+    methods = job.settings.methods.items()
+    return {
+        "Settings": {key: list(value) if isinstance(value, tuple) else value for key, value in methods},
+        "BrainMask": {"Name": brain.name, "SHA256": file_hash(brain)} if brain else None,
+        "StagesSaved": job.settings.save_stages,
+    }
 
 
 def _make(target: Path, job: Job, started: float) -> list[str]:
@@ -170,44 +190,35 @@ def _make(target: Path, job: Job, started: float) -> list[str]:
     stages = choose_stages(args)
     brain = find_beside(settings.derivatives, run, "mask")
     scan = read_run(run, settings.bids_dir, stages["field"], args, brain)
-    local = infer.local_field(stages, scan)
-    result = infer.to_map(args, stages, scan, local)
-    fields = inside(settings.out_dir, run.anat.parent / "fmap")
+    if settings.derivatives and brain is None:
+        doubt = "no brain mask in --derivatives: the mask found from the magnitude holds all that gives signal"
+        scan = dataclasses.replace(scan, unlikely=(*scan.unlikely, doubt))
+    result = infer.to_map(args, stages, scan, infer.local_field(stages, scan))
     sources = [f"bids:{RAW}:{path.relative_to(settings.bids_dir).as_posix()}" for path in run.files]
     common = {"Sources": sources, "SkullStripped": brain is not None}
-    _write_fields(fields, result, job, common)
-    _write(
-        target.with_name(f"{job.name}_desc-qsm_mask.nii.gz"),
-        np.asarray(local.mask),
-        result,
-        {
-            "Type": "Brain" if brain else "ROI",
-            "Description": "Where the map holds: the mask that the background removal left",
-            "SpatialReference": "orig",
-            "Sources": sources,
-        },
-    )
-    std = target.with_name(f"{job.name}_desc-std_Chimap.nii.gz")
-    if result.solution.std is None:
-        # that of another method's map does not belong to this one
-        for old in (std, std.with_name(f"{job.name}_desc-std_Chimap.json")):
-            old.unlink(missing_ok=True)
-    else:
-        told = {"Units": "ppm", "Description": "Standard deviation of the map", **common}
-        _write(std, np.asarray(result.solution.std), result, told)
-    if settings.figure:
-        from qsmjax.report.figures import three_plane  # matplotlib is paid for only where it draws
-
-        picture = inside(settings.out_dir, Path("figures")) / f"{job.name}_Chimap.png"
-        three_plane(result.mapped.chi, picture, affine=scan.volume.affine, mask=local.mask, title=job.name)
     described = sidecar(result, args, time.perf_counter() - started)
     described["MethodsParagraph"] = methods_paragraph(described)
-    described |= {"Description": "Magnetic susceptibility", **common, "Settings": _settings(job)}
-    _write(target, np.asarray(result.mapped.chi), result, described)
+    described |= {"Description": "Magnetic susceptibility", **common, **_asked(job, brain)}
+    maps = {**_beside_the_map(result, common), "Chimap": (result.mapped.chi, described)}
+    _write(target, job, result, maps, _fields(result, job, common))
     return result.warnings
 
 
-def _write_fields(folder: Path, result: Result, job: Job, common: Mapping[str, Any]) -> None:
+def _beside_the_map(result: Result, common: Mapping[str, Any]) -> Images:
+    where = {
+        "Type": "Brain" if common["SkullStripped"] else "ROI",
+        "Description": "Where the map holds: the mask that the background removal left",
+        "SpatialReference": "orig",
+        "Sources": common["Sources"],
+    }
+    std = {"Units": "ppm", "Description": "Standard deviation of the map", **common}
+    return {
+        MASK: (result.local.mask, where),
+        **({} if result.solution.std is None else {DEVIATION: (result.solution.std, std)}),
+    }
+
+
+def _fields(result: Result, job: Job, common: Mapping[str, Any]) -> Images:
     total = result.scan.field_map
     hz = float(hz_per_ppm(result.scan.b0 or 1.0))
     volumes = {
@@ -215,14 +226,36 @@ def _write_fields(folder: Path, result: Result, job: Job, common: Mapping[str, A
         "fieldmap": (total.field, hz, "Hz", "Total field"),
         "desc-noise_fieldmap": (total.noise, hz, "Hz", "Standard deviation of the field's noise"),
     }
-    if job.settings.save_stages:
+    # a one-step method has none
+    if job.settings.save_stages and not result.one_step:
         volumes["desc-local_fieldmap"] = (result.local.field, hz, "Hz", "Local field")
+    images: Images = {}
     for name, (volume, scale, units, words) in volumes.items():
         if volume is not None:
             told = {"Units": units, "Description": words, "MagneticFieldStrength": result.scan.b0, **common}
-            _write(folder / f"{job.name}_{name}.nii.gz", scale * np.asarray(volume), result, told)
+            images[name] = scale * np.asarray(volume), told
+    return images
 
 
-def _write(path: Path, data: np.ndarray, result: Result, told: Mapping[str, Any]) -> None:
-    save_json(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), dict(told))
-    save_volume(path, data, result.scan.volume)
+def _write(target: Path, job: Job, result: Result, maps: Images, fields: Images) -> None:
+    """Write all of a scan, then take away what an earlier map left that does not belong to this one."""
+    settings, name = job.settings, job.name
+    field = inside(settings.out_dir, job.run.anat.parent / "fmap") / f"{name}_fieldmap.nii.gz"
+    picture = placed(settings.out_dir, Path("figures")) / f"{name}_Chimap.png"
+    named = lambda place, what: [place.with_name(f"{name}_{w}{end}") for w in what for end in (".json", ".nii.gz")]
+    before = {*earlier(target), *named(target, [DEVIATION]), *named(field, FIELDS), picture}
+    # a disk that is full before all is written leaves the old map with its own JSON; what is opened first moves last
+    with write_aside(target) as map_aside, write_aside(field) as field_aside, contextlib.ExitStack() as drawing:
+        if settings.figure:
+            from qsmjax.report.figures import three_plane  # matplotlib is paid for only where it draws
+
+            drawn = drawing.enter_context(write_aside(inside(settings.out_dir, Path("figures")) / picture.name))
+            affine, mask = result.scan.volume.affine, np.asarray(result.local.mask)
+            three_plane(np.asarray(result.mapped.chi), drawn, affine=affine, mask=mask, title=name)
+            before.remove(picture)
+        for aside, images in ((field_aside, fields), (map_aside, maps)):
+            for what, (data, told) in images.items():
+                save_json(aside.with_name(f"{name}_{what}.json"), dict(told))
+                save_volume(aside.with_name(f"{name}_{what}.nii.gz"), np.asarray(data), result.scan.volume)
+    for path in before.difference(named(target, maps), named(field, fields)):
+        path.unlink(missing_ok=True)

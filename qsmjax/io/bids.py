@@ -106,7 +106,7 @@ def find_runs(root: str | Path, subjects: Iterable[str] = (), sessions: Iterable
       sessions: labels without "ses-"; none for all.
 
     Raises:
-      ValueError: if it is no folder of subjects, or a named one is not there.
+      ValueError: if it is no folder of subjects, a named one is not there, or no subject has a named session.
     """
     root = Path(root)
     if not root.is_dir():
@@ -119,7 +119,11 @@ def find_runs(root: str | Path, subjects: Iterable[str] = (), sessions: Iterable
     missing = [label for label in wanted if label not in present]
     if missing:
         raise ValueError(f"sub-{missing[0]} must be a folder of {root}, got none that can be read")
-    sessions = set(sessions)
+    sessions = list(dict.fromkeys(sessions))
+    for label in sessions:
+        # of any subject: those that are wanted need not have come to every session
+        if not any(_is_folder(path / f"ses-{label}", root) for path in present.values()):
+            raise ValueError(f"ses-{label} must be a folder of a subject in {root}, got none that can be read")
     runs = []
     for label in wanted:
         places = [present[label], *(path for path in sorted(present[label].glob("ses-*")) if _is_folder(path, root))]
@@ -158,28 +162,31 @@ def sidecar_of(root: str | Path, path: Path) -> dict[str, Any]:
     return told
 
 
-def find_beside(folders: Sequence[str | Path], run: Run, suffix: str, *, desc: str = "brain") -> Path | None:
+def find_beside(folders: Sequence[str | Path], run: Run, suffix: str) -> Path | None:
     """Find a derivative (a mask, a segmentation) of a run: the first folder that has one, there the closest in name.
 
     Its entities must be the run's, but for desc, label, seg, atlas, space ("orig" alone) and res; among several that
-    with most of the run's entities is taken, then that with the given desc.
+    with most of the run's entities is taken. A mask is the brain's: one that is labelled as another's is none, and one
+    that says that it is goes before those that say nothing.
 
     Args:
       folders: roots of derivative datasets.
       run: whose.
       suffix: "mask", "dseg" and so on.
-      desc: preferred.
     """
     free = {"desc", "label", "seg", "atlas", "res", "space"}
     for folder in folders:
-        best: list[tuple[int, bool, str, Path]] = []
+        best: list[tuple[bool, int, str, Path]] = []
         for path in sorted((Path(folder) / run.anat).glob(f"sub-{run.entities['sub']}_*{suffix}.nii*")):
             name = parse_name(path.name)
             if name is None or name.suffix != suffix or not path.name.endswith(SUFFIXES):
                 continue
+            if suffix == "mask" and name.entities.get("label", "brain") != "brain":
+                continue
+            brain = suffix == "mask" and "brain" in (name.entities.get("desc"), name.entities.get("label"))
             own = {key: value for key, value in name.entities.items() if key not in free}
             if own.items() <= run.entities.items() and name.entities.get("space", "orig") == "orig":
-                best.append((len(own), name.entities.get("desc") == desc, path.name, path))
+                best.append((brain, len(own), path.name, path))
         if best:
             return max(best)[-1]
     return None
@@ -212,7 +219,8 @@ def _runs_of(folder: Path, root: Path) -> list[Run]:
     # where two suffixes share the entities, the better told comes first
     for (key, suffix), parts in sorted(groups.items(), key=lambda item: GRADIENT_ECHO.index(item[0][1])):
         files = {part: tuple(path for _, path in sorted(found)) for part, found in parts.items()}
-        runs.append(Run(dict(key), suffix, folder.relative_to(root), files, _problem(files)))
+        numbers = {part: sorted(number for number, _ in found) for part, found in parts.items()}
+        runs.append(Run(dict(key), suffix, folder.relative_to(root), files, _problem(numbers)))
     return runs
 
 
@@ -226,12 +234,18 @@ def _one_a_name(runs: Iterable[Run]) -> list[Run]:
     return [kept[key] for key in sorted(kept)]
 
 
-def _problem(parts: Mapping[str, Sequence[Path]]) -> str | None:
-    pair = ("real", "imag") if "real" in parts and "imag" in parts else ("phase",)
-    if not all(part in parts for part in pair):
-        return f"a scan must have phase, or real and imaginary parts, got {' and '.join(sorted(parts))} alone"
-    counted = {part: len(parts[part]) for part in (*pair, *(["mag"] if "mag" in parts and pair == ("phase",) else []))}
-    if len(set(counted.values())) > 1:
-        told = ", ".join(f"{count} of {part}" for part, count in counted.items())
-        return f"a scan must have as many echoes of each part, got {told}"
-    return None
+def _problem(echoes: Mapping[str, Sequence[int]]) -> str | None:
+    """Say why no map can be made of parts with these echoes, by number; 0 is a file that tells none."""
+    pair = ("real", "imag") if "real" in echoes and "imag" in echoes else ("phase",)
+    if not all(part in echoes for part in pair):
+        return f"a scan must have phase, or real and imaginary parts, got {' and '.join(sorted(echoes))} alone"
+    wanted = {part: echoes[part] for part in (*pair, *(["mag"] if "mag" in echoes and pair == ("phase",) else []))}
+    counts = {len(numbers) for numbers in wanted.values()}
+    # what has no number can't be held against one that has
+    if len(counts) == 1 and len({tuple(numbers) for numbers in wanted.values() if 0 not in numbers}) <= 1:
+        return None
+    every = {number for numbers in wanted.values() for number in numbers} - {0}
+    missing = {part: sorted(every.difference(numbers)) for part, numbers in wanted.items()}
+    got = ", ".join(f"{len(numbers)} of {part}" for part, numbers in wanted.items())
+    lacks = "; ".join(f"{part} lacks echo {', '.join(map(str, lost))}" for part, lost in missing.items() if lost)
+    return f"a scan must have the same echoes of each part, got {got}" + (f": {lacks}" if lacks else "")

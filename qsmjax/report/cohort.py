@@ -1,5 +1,6 @@
 """One page of all maps of a cohort: what failed, what stands apart, the regions, and each map's picture."""
 
+import html
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -22,14 +23,16 @@ def cohort_page(
     rows: Sequence[Mapping[str, Any]],
     pictures: Mapping[str, pathlib.Path],
     problems: Mapping[str, str],
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write the page.
 
     Args:
       path: where to write; the page needs no other file.
-      rows: one a scan and region: "scan", "region", "voxels", "mean", "std", "median" [ppm].
+      rows: one a scan and region: "scan", "region", "voxels", "mean", "std", "median" [ppm], "method".
       pictures: PNG of each scan's map, where there is one.
       problems: scan -> why it has no map.
+      warnings: what speaks against maps, or against comparing them, in lines.
     """
     scans = list(dict.fromkeys(row["scan"] for row in rows))
     unusual = standing_apart(rows)
@@ -37,11 +40,13 @@ def cohort_page(
     if problems:
         lines = [f"{scan}: {reason}" for scan, reason in problems.items()]
         parts.append(f'<div class="warnings">{section("Without a map", points(lines))}</div>')
+    if warnings:
+        parts.append(f'<div class="warnings">{section("Warnings", points(warnings))}</div>')
     if unusual:
         parts.append(f'<div class="warnings">{section("Standing apart", points(unusual))}</div>')
     parts.append(section("Regions over all scans [ppm]", numbers(_over_scans(rows))))
     parts.append(section("Whole mask of each scan [ppm]", numbers([r for r in rows if r["region"] == WHOLE])))
-    shown = [f"<h3>{scan}</h3>{picture(scan, pictures[scan])}" for scan in scans if scan in pictures]
+    shown = [f"<h3>{html.escape(scan)}</h3>{picture(scan, pictures[scan])}" for scan in scans if scan in pictures]
     parts.append(section("Maps", *shown))
     document(path, "Susceptibility maps of the cohort", parts)
 
@@ -73,6 +78,28 @@ def standing_apart(rows: Sequence[Mapping[str, Any]], *, limit: float = APART) -
     return lines
 
 
+def not_alike(made: Mapping[str, Mapping[str, str]], *, named: int = 3) -> list[str]:
+    """Say in what maps were made otherwise than each other, a line each.
+
+    Args:
+      made: scan -> what it was made with: name -> value.
+      named: most scans of one value that are named.
+    """
+    lines = []
+    for what in dict.fromkeys(name for values in made.values() for name in values):
+        scans: dict[str, list[str]] = {}
+        for scan, values in made.items():
+            scans.setdefault(values.get(what, "n/a"), []).append(scan)
+        if len(scans) > 1:
+            told = [
+                f"{value} in {', '.join(having[:named])}"
+                + (f" and {len(having) - named} more" if having[named:] else "")
+                for value, having in scans.items()
+            ]
+            lines.append(f"maps should be made alike to be compared, got {what} {'; '.join(told)}")
+    return lines
+
+
 def _over_scans(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     table = []
     for region in dict.fromkeys(row["region"] for row in rows):
@@ -82,7 +109,7 @@ def _over_scans(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         table.append(
             {
                 "region": region,
-                "scans": float(len(means)),
+                "scans": len(means),
                 "mean": float(means.mean()),
                 "std between scans": spread,
                 "mean std within": float(stds.mean()),

@@ -44,13 +44,24 @@ def test_scans_of_two_folders_share_no_name(tmp_path):
     [
         (["T2starw"], "got mag alone"),
         (["part-real_GRE", "part-mag_GRE"], "got mag and real alone"),
-        (["echo-1_part-phase_MEGRE", "echo-1_part-mag_MEGRE", "echo-2_part-mag_MEGRE"], "1 of phase, 2 of mag"),
+        (["echo-1_part-phase_MEGRE", "echo-1_part-mag_MEGRE", "echo-2_part-mag_MEGRE"], "mag: phase lacks echo 2"),
+        (
+            [f"echo-{e}_part-{p}_MEGRE" for p, echoes in (("mag", (1, 2)), ("phase", (2, 3))) for e in echoes],
+            "got 2 of phase, 2 of mag: phase lacks echo 1; mag lacks echo 3",
+        ),
+        ([f"echo-{e}_part-{p}_GRE" for e, p in ((1, "real"), (2, "imag"))], "real lacks echo 2; imag lacks echo 1"),
     ],
 )
 def test_what_makes_no_map_has_its_reason(tmp_path, names, reason):
     touch(tmp_path, *[f"sub-1/anat/sub-1_{name}.nii.gz" for name in names])
     (run,) = find_runs(tmp_path)
     assert reason in run.problem
+
+
+def test_a_magnitude_without_a_number_goes_with_one_echo(tmp_path):
+    touch(tmp_path, "sub-1/anat/sub-1_part-mag_GRE.nii", "sub-1/anat/sub-1_echo-1_part-phase_GRE.nii")
+    (run,) = find_runs(tmp_path)
+    assert not run.problem
 
 
 def test_nearer_sidecars_stand_over_those_above(tmp_path):
@@ -76,6 +87,28 @@ def test_the_closest_derivative_is_found(tmp_path):
     found = find_beside([tmp_path / "a", tmp_path / "b"], run, "mask")
     assert found is not None and found.name == "sub-1_run-2_desc-brain_mask.nii.gz"
     assert find_beside([tmp_path / "a"], run, "mask") is None
+
+
+def test_a_mask_is_the_brains(tmp_path):
+    touch(tmp_path, "raw/sub-1/anat/sub-1_run-2_part-phase_GRE.nii")
+    (run,) = find_runs(tmp_path / "raw")
+    for root, names in {
+        "a": ["sub-1_run-2_label-lesion_mask", "sub-1_run-2_label-GM_dseg"],
+        "b": ["sub-1_run-2_label-lesion_desc-brain_mask", "sub-1_run-2_desc-roi_mask", "sub-1_desc-brain_mask"],
+        "c": ["sub-1_run-2_mask", "sub-1_run-2_label-brain_mask"],
+    }.items():
+        touch(tmp_path, *[f"{root}/sub-1/anat/{name}.nii.gz" for name in names])
+    names = lambda suffix, *roots: getattr(find_beside([tmp_path / r for r in roots], run, suffix), "name", None)
+    assert names("mask", "a") is None and names("dseg", "a") == "sub-1_run-2_label-GM_dseg.nii.gz"
+    assert names("mask", "a", "b") == "sub-1_desc-brain_mask.nii.gz"
+    assert names("mask", "a", "c") == "sub-1_run-2_label-brain_mask.nii.gz"
+
+
+def test_a_session_that_no_subject_has_is_refused(tmp_path):
+    touch(tmp_path, *[f"sub-{s}/ses-{e}/anat/sub-{s}_ses-{e}_part-phase_GRE.nii" for s, e in ("1a", "2b")])
+    assert [run.stem for run in find_runs(tmp_path, ["1"], ["a", "b"])] == ["sub-1_ses-a"]
+    with pytest.raises(ValueError, match="ses-zz must be a folder of a subject"):
+        find_runs(tmp_path, [], ["a", "zz"])
 
 
 @pytest.mark.parametrize("label", ["../x", "sub-../x", "", "a/b", "..", "sub-", "x\0", "a b", "sub-sub-1", "*"])
