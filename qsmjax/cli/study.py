@@ -10,8 +10,8 @@ phase, with mask, magnitude, noise, params.json, to_reference.mat where there ar
 segmentation.nii.gz (FreeSurfer's numbers, or those of segmentation.json beside the orientations) where they are known.
 
 Every scan and every map is a file in OUT: the same command goes on where it was broken off, and with more methods or
-subjects it adds those alone. Tables go to OUT/tables (CSV, Markdown, LaTeX), figures to OUT/figures (PNG, PDF), and all
-of it to OUT/study.md.
+subjects it adds those alone; other scans in the place of those that were done are refused. Tables go to OUT/tables
+(CSV, Markdown, LaTeX), figures to OUT/figures (PNG, PDF), and all of it to OUT/study.md.
 """
 
 import argparse
@@ -21,9 +21,11 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qsmjax.cli.cosmos import DOUBTFUL
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.infer import positive
 from qsmjax.cli.study_jobs import SubjectJob, named_orientations, resolve_method, run_jobs
@@ -33,6 +35,7 @@ from qsmjax.io.sidecar import load_json, save_json
 from qsmjax.simulate.posture import ORIENTATIONS
 from qsmjax.simulate.scan import FINE
 from qsmjax.study.cohort import Cohort, subject_name
+from qsmjax.study.subject import OWN
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,9 +87,12 @@ def run(args: argparse.Namespace) -> int:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} must be a folder, got a file: choose another OUT")
     labels = [m.label for m in (resolve_method(spec, args.set) for spec in args.methods.split(","))]
-    doubled = [label for label in labels if labels.count(label) > 1 or label in ("truth", "cosmos")]
-    if doubled:
-        raise UserError(f"--methods must have a label each, other than truth and cosmos, got {doubled[0]!r} again")
+    taken = [label for label in labels if labels.count(label) > 1 or label in OWN]
+    if taken:
+        raise UserError(
+            f"--methods must have a label each, other than the study's own {', '.join(OWN)}, got {taken[0]!r}: say "
+            "LABEL=NAME"
+        )
     for pair in args.set:
         if pair.partition(".")[0] not in labels:
             raise UserError(f"--set must be LABEL.KEY=VALUE, LABEL one of {', '.join(labels)}, got {pair!r}")
@@ -102,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
 
         done = [job.name for job in jobs if job.name not in failed]
         written = write_results(out, done, labels, described, figures=not args.no_figures)
+    for line in doubts(out, done):
+        print(f"warning: {line}", file=sys.stderr)
     for line in failed.values():
         print(f"error: {line}", file=sys.stderr)
     if not args.quiet:
@@ -142,7 +150,13 @@ def plan(args: argparse.Namespace, out: Path) -> list[SubjectJob]:
     if args.data is not None:
         found = subjects_of(Path(args.data))[: args.subjects]
         return [
-            SubjectJob(name=name, index=i, folder=str(folder), variation=i < args.lambda_subjects, **common)
+            SubjectJob(
+                name=name,
+                index=i,
+                folder=str(folder),
+                variation=i < args.lambda_subjects and len(named_orientations(folder)) > 1,
+                **common,
+            )
             for i, (name, folder) in enumerate(found)
         ]
     files = tuple(str(p) for path in args.labels or () for p in volume_files(path))
@@ -213,6 +227,20 @@ def keep_cohort(out: Path, cohort: Cohort | None) -> None:
                 f"{before.get(key)!r}: choose another OUT"
             )
     save_json(file, told)
+
+
+def doubts(out: Path, subjects: Sequence[str]) -> list[str]:
+    """Say which orientations may not lie on their reference."""
+    found = []
+    for subject in subjects:
+        known = load_json(out / "maps" / subject / "subject.json")
+        found += [
+            f"subject {subject}, orientation {name} was registered with a correlation of {reached:.2f} (usual: above "
+            f"{DOUBTFUL}): look whether the two lie on each other, and give its matrix if not"
+            for name, reached in zip(known["Orientations"], known["Correlations"])
+            if reached is not None and reached < DOUBTFUL
+        ]
+    return found
 
 
 def describe(args: argparse.Namespace, seconds: float, out: Path) -> dict[str, str]:

@@ -6,8 +6,10 @@ import multiprocessing
 import queue
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ from qsmjax.cli.errors import UserError, describe, mendable
 from qsmjax.cli.methods import choose
 from qsmjax.cli.scan import on_grid
 from qsmjax.cli.settings import options_of, parse_settings
+from qsmjax.cli.stages import INPUTS, TRAINED_FOR
 from qsmjax.inference.shipped import FOLDER, INVERSIONS, NETWORKS
+from qsmjax.inversion import taken
 from qsmjax.io.nifti import file_hash, load_volume
 from qsmjax.io.sidecar import load_json
 from qsmjax.simulate.tissue import FREESURFER
-from qsmjax.study.cohort import Cohort, simulate_lesions, simulate_orientation
+from qsmjax.study.cohort import Cohort, anatomy_name, simulate_lesions, simulate_orientation
 from qsmjax.study.lesions import run_lesions
 from qsmjax.study.regularisation import run_regularisation
 from qsmjax.study.scans import HeadScan, Method, number_regions
@@ -32,6 +36,8 @@ from qsmjax.study.subject import run_subject
 
 Told = Callable[[str, str], None]
 """Hears which subject has come how far."""
+READ = (*INPUTS, "mask", "magnitude", "noise", "params", "to_reference", "truth", "segmentation")
+"""How the names of files begin that an orientation's maps and their scores depend on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,26 +85,42 @@ def resolve_method(spec: str, settings: Sequence[str]) -> Method:
     """Find the method that a user named: NAME, LABEL=NAME, or LABEL=PATH (or PATH) of a network.
 
     Raises:
-      UserError: if there is none, or an option is not its own.
+      UserError: if there is none, if it takes the total field, or an option is not its own.
     """
     label, equals, where = spec.strip().partition("=")
     where = where if equals else label
     own = [pair.partition(".")[2] for pair in settings if pair.partition(".")[0] == label]
     if where in INVERSIONS or not Path(where).exists():
-        invert = choose(where, INVERSIONS, what="--methods (a name, or LABEL=PATH of a network)")
+        name, invert = where, choose(where, INVERSIONS, what="--methods (a name, or LABEL=PATH of a network)")
+        if taken(invert) == "totalfield":
+            raise UserError(f"--methods must be inversions of a local field, got {where}, of a total one: leave it out")
         # maps of a release's network are not taken for those of the next one's
         files = [where, *(["learned_total"] if where == "learned" else [])] if where in NETWORKS else []
-        origin = " ".join(file_hash(FOLDER / f"{name}.safetensors") for name in files) or where
+        origin = " ".join(file_hash(FOLDER / f"{file}.safetensors") for file in files) or where
     else:
         from qsmjax.inference.network import WEIGHTS, load_network  # not paid for where no network is asked for
 
         path = Path(where) / WEIGHTS if Path(where).is_dir() else Path(where)
-        invert = load_network(path).invert
+        network = load_network(path)
+        name, invert = network.name, network.invert
         origin = file_hash(path)
         label = label if equals else path.parent.name if path.name == WEIGHTS else path.stem
     if not label or set(label) & set('/\\."') or label.startswith("-"):
         raise UserError(f"--methods must have labels that can be file names, got {label!r}: say LABEL=PATH")
-    return Method(label, invert, parse_settings(own, options_of(invert), label), origin)
+    options = parse_settings(own, options_of(invert), label)
+    behind = {
+        removal: _with_other_weights(label, other, options)
+        for (removal, inversion), other in TRAINED_FOR.items()
+        if inversion == where
+    }
+    return Method(label, name, invert, options, origin, behind)
+
+
+def _with_other_weights(label: str, name: str, options: Mapping[str, Any]) -> Method:
+    invert = INVERSIONS[name]
+    # such as the residue, which is looked for in a local field that was given
+    shared = {key: value for key, value in options.items() if key in options_of(invert)}
+    return Method(label, name, invert, shared, file_hash(FOLDER / f"{name}.safetensors"))
 
 
 def work(job: SubjectJob, told: Told) -> None:
@@ -116,7 +138,7 @@ def work(job: SubjectJob, told: Told) -> None:
             tell("simulated")
     read = lambda: read_subject(folder, register=job.register)
     try:
-        run_subject(place, named_orientations(folder), read, methods, tell)
+        run_subject(place, origin_of(job), read, methods, tell)
     except UserError as error:
         raise UserError(f"subject {job.name}, {error}") from error
     if job.lesions and job.cohort is not None:
@@ -131,6 +153,21 @@ def work(job: SubjectJob, told: Told) -> None:
     if job.variation:
         run_regularisation(place, read)
         tell("lambda")
+
+
+def origin_of(job: SubjectJob) -> dict[str, Any]:
+    """Say what a subject's maps are made of, as `study.subject.run_subject` keeps it."""
+    folder = Path(job.folder)
+    places = [folder / name for name in named_orientations(folder)]
+    files = [file for place in (folder, *places) for file in sorted(place.iterdir()) if file.is_file()]
+    return {
+        "Orientations": [place.name for place in places],
+        "Anatomy": job.name if job.cohort is None else anatomy_name(job.cohort, job.index),
+        "Register": job.register,
+        "InputSHA256": {
+            file.relative_to(folder).as_posix(): file_hash(file) for file in files if file.name.startswith(READ)
+        },
+    }
 
 
 def read_subject(folder: Path, *, register: bool = True) -> list[HeadScan]:
@@ -169,7 +206,8 @@ def as_head_scan(read: Orientation, folder: Path, table: Mapping[str, Sequence[i
         raise UserError(f"orientation {read.name}: truth must be finite, got NaN or infinity")
     tissues = {name: tuple(numbers) for name, numbers in table.items()}
     regions = None if labels is None else number_regions(np.rint(labels).astype(np.int64), tissues)
-    return HeadScan(read.name, read.local, read.scan.volume, read.transform, truth, regions)
+    removal = read.stages["background"].name if "background" in read.stages else None
+    return HeadScan(read.name, read.local, read.scan.volume, read.transform, truth, regions, removal, read.correlation)
 
 
 def run_jobs(jobs: Sequence[SubjectJob], *, workers: int, quiet: bool) -> dict[str, str]:
@@ -190,20 +228,35 @@ def run_jobs(jobs: Sequence[SubjectJob], *, workers: int, quiet: bool) -> dict[s
                 line = _attempt(job, told)
                 failed |= {job.name: line} if line else {}
             return failed
+        # spawned: JAX does not survive a fork
         context = multiprocessing.get_context("spawn")
         news = context.Queue()
-        # spawned: JAX does not survive a fork
-        with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_hear, initargs=(news,)) as pool:
-            running: dict[Future, str] = {pool.submit(_remote, job): job.name for job in jobs}
-            while running:
+        waiting = deque(jobs)
+        idle: list[ProcessPoolExecutor] = []
+        running: dict[Future, tuple[str, ProcessPoolExecutor]] = {}
+        with contextlib.ExitStack() as pools:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    # a pool for each worker: one that dies takes its own subject along, and no other
+                    pool = idle.pop() if idle else pools.enter_context(ProcessPoolExecutor(1, context, _hear, (news,)))
+                    job = waiting.popleft()
+                    running[pool.submit(_remote, job)] = job.name, pool
                 with contextlib.suppress(queue.Empty):
                     while True:
                         told(*news.get(timeout=0.2))
                 for future in [f for f in running if f.done()]:
-                    name = running.pop(future)
-                    line = describe(future.exception()) if future.exception() else future.result()  # type: ignore[arg-type]
+                    name, pool = running.pop(future)
+                    error = future.exception()
+                    idle += [] if isinstance(error, BrokenProcessPool) else [pool]
+                    line = future.result() if error is None else _said(name, error)
                     failed |= {name: line} if line else {}
     return failed
+
+
+def _said(name: str, error: BaseException) -> str:
+    if isinstance(error, BrokenProcessPool):
+        return f"subject {name} must leave its worker alive, got one that died: out of memory? Run again, fewer --jobs"
+    return describe(error)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 
+CONFIDENCE = 0.95
+"""Of the interval of a mean difference."""
 AGREEMENT = 1.96
 """Standard deviations between the bias and the limits of agreement: 95 % of normal differences."""
 
@@ -29,6 +31,7 @@ class Paired(NamedTuple):
       p: two-sided; 1 where a and b are the same, NaN for fewer than two pairs.
       effect: Cohen's d_z, the mean difference over the differences' standard deviation.
       pairs: how many.
+      lower, upper: ends of the difference's 95 % interval, not corrected for other tests; NaN for fewer than two pairs.
     """
 
     difference: float
@@ -36,6 +39,8 @@ class Paired(NamedTuple):
     p: float
     effect: float
     pairs: int
+    lower: float
+    upper: float
 
 
 class Line(NamedTuple):
@@ -55,7 +60,7 @@ class Agreement(NamedTuple):
 
 
 def paired_t(a: ArrayLike, b: ArrayLike) -> Paired:
-    """Test whether the mean of a - b is zero; pairs with a NaN are left out.
+    """Test whether the mean of a - b is zero, and tell where it may lie; pairs with a NaN are left out.
 
     Args:
       a: one number a subject.
@@ -67,16 +72,18 @@ def paired_t(a: ArrayLike, b: ArrayLike) -> Paired:
     a, b = _pairs(a, b)
     difference = a - b
     mean, count = (float(difference.mean()) if difference.size else float("nan")), int(difference.size)
+    deviation = float(difference.std(ddof=1)) if count > 1 else float("nan")
+    reach = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, max(count - 1, 1))) * deviation / max(count, 1) ** 0.5
+    ends = (mean - reach, mean + reach)
     if not np.any(difference) and count:
-        return Paired(0.0, 0.0, 1.0, 0.0, count)
+        return Paired(0.0, 0.0, 1.0, 0.0, count, *ends)
     if count < 2:
-        return Paired(mean, float("nan"), float("nan"), float("nan"), count)
-    deviation = float(difference.std(ddof=1))
+        return Paired(mean, float("nan"), float("nan"), float("nan"), count, *ends)
     # differences that are the same but for rounding have no spread to test against
     if deviation <= 1e-12 * abs(mean):
-        return Paired(mean, float(np.copysign(np.inf, mean)), 0.0, float(np.copysign(np.inf, mean)), count)
+        return Paired(mean, float(np.copysign(np.inf, mean)), 0.0, float(np.copysign(np.inf, mean)), count, *ends)
     t = mean / deviation * np.sqrt(count)
-    return Paired(mean, float(t), float(2 * scipy.stats.t.sf(abs(t), count - 1)), mean / deviation, count)
+    return Paired(mean, float(t), float(2 * scipy.stats.t.sf(abs(t), count - 1)), mean / deviation, count, *ends)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -76,6 +76,12 @@ def subject_name(index: int) -> str:
     return f"sub-{index + 1:02d}"
 
 
+def anatomy_name(cohort: Cohort, index: int) -> str:
+    """Return the name of the first subject that is made of the same label map; a drawn subject's own."""
+    labels = cohort.labels
+    return subject_name(labels.index(labels[index % len(labels)]) if labels else index)
+
+
 @functools.lru_cache(maxsize=1)
 def draw_head(cohort: Cohort, index: int, *, ill: bool = False) -> Anatomy:
     """Make the head of a subject; the same anatomy and veins, healthy or with lesions."""

@@ -1,7 +1,7 @@
 """What a study found, as tables: figures of merit, tests, regions, agreement, lesions, the weight's curve, time.
 
-Means and deviations of figures of merit are over all scans, as in the paper. Tests are between the subjects' means over
-their orientations: five scans of one head are not five heads.
+Means and deviations of figures of merit are over all scans, as in the paper. Tests are between the anatomies' means:
+five scans of one head are not five heads, and heads bent out of one label map are not two. Deviations are of a sample.
 """
 
 import itertools
@@ -12,6 +12,7 @@ import numpy as np
 from qsmjax.evaluation.statistics import agreement, holm, line, paired_t
 from qsmjax.study.cohort import KINDS
 from qsmjax.study.gather import Study
+from qsmjax.study.lesions import LEAST
 from qsmjax.study.scans import DEEP_GREY, REGIONS
 from qsmjax.study.tables import Cell, Spread, Table, spread
 
@@ -75,11 +76,15 @@ def test_table(study: Study, reference: str) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for metric in TESTED:
         pairs = list(itertools.combinations(study.judged(reference), 2))
-        found = [paired_t(*(study.by_subject(m, reference, metric) for m in pair)) for pair in pairs]
+        found = [paired_t(*(study.by_anatomy(m, reference, metric) for m in pair)) for pair in pairs]
         for (a, b), test, p in zip(pairs, found, holm([test.p for test in found])):
-            rows.append((METRICS[metric], f"{a} - {b}", test.difference, test.t, test.p, p, test.effect, test.pairs))
-    columns = ("metric", "methods", "difference", "t", "p", "p (Holm)", "d_z", "subjects")
-    title = f"Paired t-tests between methods against {NAMES[reference]}, on the subjects' means over their orientations"
+            where = (test.difference, test.lower, test.upper)
+            rows.append((METRICS[metric], f"{a} - {b}", *where, test.t, test.p, p, test.effect, test.pairs))
+    columns = ("metric", "methods", "difference", "lower", "upper", "t", "p", "p (Holm)", "d_z", "anatomies")
+    title = (
+        f"Paired t-tests between methods against {NAMES[reference]}, on each anatomy's mean over its orientations and "
+        "the subjects made of its label map; lower, upper: 95 % interval of the difference, for this pair alone"
+    )
     return Table(f"tests_{reference}", title, columns, tuple(rows))
 
 
@@ -148,7 +153,8 @@ def lesion_table(study: Study) -> Table:
     columns = ("lesion", "method", "n", "recovered", "slope", "R²", "error [ppm]", "moment, found / true")
     title = (
         "Lesions: contrast to the rim around. Recovered: slope of the line through zero; slope and R²: of the line "
-        "with an intercept; error: mean ± std of its absolute value"
+        f"with an intercept; error: mean ± std of its absolute value. Lesions under {LEAST} voxels are left out. Their "
+        "scans are local fields without background, whatever those of the orientations are"
     )
     return Table("lesions", title, columns, tuple(rows))
 
@@ -160,8 +166,7 @@ def through_zero(x: np.ndarray, y: np.ndarray) -> float:
 
 def regularisation_table(study: Study) -> Table:
     """Tell how maps vary and err as MEDI's weight grows, mean over the subjects that have the curve."""
-    curves = list(study.regularisation.values())
-    keys = [k for k in curves[0][0] if all(k in row for curve in curves for row in curve)] if curves else []
+    curve = mean_curve(study)
     names = {
         "weight": "weight [ppm mm]",
         "lambda": "lambda",
@@ -170,11 +175,17 @@ def regularisation_table(study: Study) -> Table:
         "nrmse_cosmos": "NRMSE, COSMOS [%]",
         "region_variation": "regions' variation [ppm]",
     }
-    kept = [key for key in names if key in keys]
-    rows = [tuple(float(np.mean([curve[i][key] for curve in curves])) for key in kept)
-            for i in range(len(curves[0]) if curves else 0)]  # fmt: skip
-    title = f"MEDI's weight: variation over the orientations and error, {len(curves)} subject(s)"
-    return Table("regularisation", title, tuple(names[key] for key in kept), tuple(rows))
+    kept = [key for key in names if curve and key in curve[0]]
+    rows = tuple(tuple(row[key] for key in kept) for row in curve)
+    title = f"MEDI's weight: variation over the orientations and error, {len(study.regularisation)} subject(s)"
+    return Table("regularisation", title, tuple(names[key] for key in kept), rows)
+
+
+def mean_curve(study: Study) -> list[dict[str, float]]:
+    """Return the curve over MEDI's weight, mean over the subjects that have one; of what all of them have."""
+    curves = list(study.regularisation.values())
+    keys = [k for k in curves[0][0] if all(k in row for curve in curves for row in curve)] if curves else []
+    return [{key: float(np.mean([row[key] for row in rows])) for key in keys} for rows in zip(*curves)]
 
 
 def time_table(study: Study) -> Table:
@@ -187,15 +198,15 @@ def time_table(study: Study) -> Table:
 
 
 def over_orientations(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each subject's mean and standard deviation over its orientations; NaN where it has none.
+    """Return each subject's mean and standard deviation over its orientations: 0 of one, NaN where it has none.
 
     Args:
       values: (subject, orientation), NaN where not known.
     """
     known = np.isfinite(values)
-    count = np.maximum(known.sum(1), 1)
-    mean = np.where(known, values, 0).sum(1) / count
-    deviation = np.sqrt(np.where(known, (values - mean[:, None]) ** 2, 0).sum(1) / count)
+    count = known.sum(1)
+    mean = np.where(known, values, 0).sum(1) / np.maximum(count, 1)
+    deviation = np.sqrt(np.where(known, (values - mean[:, None]) ** 2, 0).sum(1) / np.maximum(count - 1, 1))
     return tuple(np.where(known.any(1), v, np.nan) for v in (mean, deviation))  # type: ignore[return-value]
 
 

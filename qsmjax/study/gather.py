@@ -36,6 +36,7 @@ class Study:
 
     Attributes:
       subjects: by name.
+      anatomies: for each subject the first that is made of the same label map; its own name where it alone is.
       methods: labels, in the order in which they were asked for, without truth and COSMOS.
       rows: of methods, COSMOS and truth.
       variation: mean standard deviation over the orientations of each (subject, method) [ppm].
@@ -44,6 +45,7 @@ class Study:
     """
 
     subjects: tuple[str, ...]
+    anatomies: tuple[str, ...]
     methods: tuple[str, ...]
     rows: tuple[Row, ...]
     variation: dict[tuple[str, str], float]
@@ -67,15 +69,21 @@ class Study:
         """Return a metric of all scans; NaN where it is not defined."""
         return np.asarray([row.scores.get(reference, {}).get(metric, np.nan) for row in self.of(method)])
 
-    def by_subject(self, method: str, reference: str, metric: str) -> np.ndarray:
-        """Return a metric's mean over the orientations of each subject: subjects are independent, scans of one not."""
-        values: dict[str, list[float]] = {name: [] for name in self.subjects}
+    def by_anatomy(self, method: str, reference: str, metric: str) -> np.ndarray:
+        """Return a metric's mean over the orientations of each subject, then over the subjects of each anatomy.
+
+        Anatomies are independent; scans of one head are not, nor are heads bent out of one label map.
+        """
+        scans: dict[str, list[float]] = {name: [] for name in self.subjects}
         for row in self.of(method):
             value = row.scores.get(reference, {}).get(metric, np.nan)
             # an orientation may be without a reference
             if np.isfinite(value):
-                values[row.subject].append(value)
-        return np.asarray([np.mean(v) if v else np.nan for v in values.values()])
+                scans[row.subject].append(value)
+        heads: dict[str, list[float]] = {name: [] for name in self.anatomies}
+        for name, values in zip(self.anatomies, scans.values()):
+            heads[name] += [float(np.mean(values))] if values else []
+        return np.asarray([np.mean(values) if values else np.nan for values in heads.values()])
 
     def region(self, method: str, region: str) -> np.ndarray:
         """Return a region's means, (subject, orientation) [ppm]; NaN where it is not there."""
@@ -95,18 +103,20 @@ def gather(out: Path, subjects: Sequence[str], methods: Sequence[str]) -> Study:
       subjects: those that are done.
       methods: labels, without truth and COSMOS.
     """
-    rows, variation, curves = [], {}, {}
+    rows, anatomies, variation, curves = [], [], {}, {}
     lesions: dict[str, dict[str, list[dict[str, Any]]]] = {m: {"Lesions": [], "Calcification": []} for m in methods}
     for subject in subjects:
         place = out / "maps" / subject
-        names = load_json(place / "subject.json")["Orientations"]
-        for orientation in names:
+        described = load_json(place / "subject.json")
+        anatomies.append(described.get("Anatomy", subject))
+        for orientation in described["Orientations"]:
             for method in (*REFERENCES, *methods):
                 if (place / orientation / f"{method}.json").is_file():
                     rows.append(_row(subject, orientation, method, load_json(place / orientation / f"{method}.json")))
         for method in ("cosmos", *methods):
-            if (place / f"{method}.json").is_file():
-                variation[subject, method] = load_json(place / f"{method}.json")["Variation"]
+            found = load_json(place / f"{method}.json") if (place / f"{method}.json").is_file() else {}
+            if "Variation" in found:
+                variation[subject, method] = found["Variation"]
         for method in methods:
             file = place / "lesions" / f"{method}.json"
             if file.is_file():
@@ -115,7 +125,7 @@ def gather(out: Path, subjects: Sequence[str], methods: Sequence[str]) -> Study:
                 lesions[method]["Calcification"] += [found["Calcification"]] if "Calcification" in found else []
         if (place / "regularisation.json").is_file():
             curves[subject] = load_json(place / "regularisation.json")["Rows"]
-    return Study(tuple(subjects), tuple(methods), tuple(rows), variation, lesions, curves)
+    return Study(tuple(subjects), tuple(anatomies), tuple(methods), tuple(rows), variation, lesions, curves)
 
 
 def _row(subject: str, orientation: str, method: str, found: dict[str, Any]) -> Row:

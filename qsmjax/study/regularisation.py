@@ -18,7 +18,7 @@ from qsmjax.io.sidecar import load_json, save_json
 from qsmjax.pipeline import reference
 from qsmjax.study.scans import HeadScan
 from qsmjax.study.scores import region_values
-from qsmjax.study.subject import REFERENCES, brought
+from qsmjax.study.subject import REFERENCES, brought, spread_over
 
 FACTORS = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
 """Weights over the automatic one."""
@@ -42,11 +42,14 @@ def run_regularisation(place: Path, read: Callable[[], Sequence[HeadScan]], fact
 
 
 def _row(place: Path, scans: Sequence[HeadScan], weight: float) -> dict[str, float]:
+    """Tell what comes of a weight; what is not defined (no shared voxel, no shared region) is left out."""
     maps = [np.asarray(reference(medi(s.local, weight=weight).chi, s.local.mask, s.local.mask).chi) for s in scans]
     target = load_volume(place / scans[0].name / "mask.nii.gz")
     turned = [brought(m, s.mask, s.volume.affine, target, s.transform) for m, s in zip(maps, scans)]
-    known = np.all([np.isfinite(m) for m in turned], axis=0)
-    row = {"weight": weight, "variation": float(np.std([m[known] for m in turned], axis=0).mean())}
+    row = {"weight": weight}
+    variation = spread_over(turned)
+    if variation is not None:
+        row["variation"] = variation
     if scans[0].local.radians_per_ppm is not None:
         row["lambda"] = 1 / (2 * weight * float(scans[0].local.radians_per_ppm))
     for name in REFERENCES:
@@ -60,5 +63,7 @@ def _row(place: Path, scans: Sequence[HeadScan], weight: float) -> dict[str, flo
             for m, s in zip(maps, scans)
         ]
         shared = [name for name in each[0] if all(name in values for values in each)]
-        row["region_variation"] = float(np.mean([np.std([values[name][0] for values in each]) for name in shared]))
-    return row
+        if shared:
+            over = [np.std([values[name][0] for values in each], ddof=1) for name in shared]
+            row["region_variation"] = float(np.mean(over))
+    return {name: value for name, value in row.items() if np.isfinite(value)}

@@ -11,7 +11,7 @@ from qsmjax.io.nifti import load_volume
 from qsmjax.io.sidecar import load_json
 from qsmjax.report.study_maps import cortex_figure, map_figure, orientation_figure
 from qsmjax.report.study_plots import agreement_figure, region_figure, regression_figure, weight_figure
-from qsmjax.study.comparison import all_tables, over_orientations, points
+from qsmjax.study.comparison import all_tables, mean_curve, over_orientations, points
 from qsmjax.study.gather import Study, gather
 from qsmjax.study.scans import REGIONS
 from qsmjax.study.subject import on_reference
@@ -26,7 +26,7 @@ CAPTIONS = {
     "regression_cosmos": "Means of the deep grey nuclei against COSMOS.",
     "agreement_truth": "Bland-Altman against the truth.",
     "agreement_cosmos": "Bland-Altman against COSMOS.",
-    "regularisation": "MEDI: variation over orientations and error, as the regularisation changes.",
+    "regularisation": "MEDI: variation over orientations and error, as the regularisation changes; mean over subjects.",
     "lesions": "Contrast of lesions to the tissue around them.",
 }
 
@@ -89,8 +89,10 @@ def draw(out: Path, study: Study) -> list[str]:
         orientation_figure(turned, known["Orientations"], folder / "orientations", affine=mask.affine)
         names.append("orientations")
     names += _region_figures(folder, study, methods)
-    if study.regularisation:
-        weight_figure(next(iter(study.regularisation.values())), folder / "regularisation")
+    curve = mean_curve(study)
+    # maps that share no voxel have no variation
+    if curve and "variation" in curve[0]:
+        weight_figure(curve, folder / "regularisation")
         names.append("regularisation")
     lesions = {m: study.lesions[m]["Lesions"] for m in study.methods if study.lesions[m]["Lesions"]}
     if lesions:
@@ -128,10 +130,11 @@ def _region_figures(folder: Path, study: Study, methods: list[str]) -> list[str]
 
 
 def _page(study: Study, tables: Sequence[Table], drawn: Sequence[str], facts: Mapping[str, str]) -> str:
-    orientations = len({row.orientation for row in study.rows})
+    orientations, anatomies = len({row.orientation for row in study.rows}), len(set(study.anatomies))
     parts = [
         "# Study",
-        f"{len(study.subjects)} subject(s), {orientations} orientation(s): {', '.join(study.methods)}.",
+        f"{len(study.subjects)} subject(s) of {anatomies} anatomies, {orientations} orientation(s): "
+        f"{', '.join(study.methods)}.",
         *(f"- {name}: {value}" for name, value in facts.items()),
     ]
     for table in tables:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,8 @@ class HeadScan:
       transform: 4x4, the reference orientation's world to this one's [mm].
       truth: [ppm], where known.
       regions: number of each voxel's region, 0 for none, where known.
+      removal: of the background, that left the local field; None where the local field was given.
+      correlation: that the registration reached; None where it was given or not needed.
     """
 
     name: str
@@ -46,6 +49,8 @@ class HeadScan:
     transform: Float[np.ndarray, "4 4"]
     truth: Float[np.ndarray, "x y z"] | None = None
     regions: Int32[np.ndarray, "x y z"] | None = None
+    removal: str | None = None
+    correlation: float | None = None
 
     @property
     def mask(self) -> Bool[np.ndarray, "x y z"]:
@@ -58,15 +63,19 @@ class Method(NamedTuple):
 
     Attributes:
       label: as it stands in the tables.
+      name: of the inversion.
       invert: (FieldMap, *, options) -> Solution, classical or learned.
       options: set by the user.
       origin: what tells it from another method under the same label: its name, or the hash of its weights.
+      behind: what stands for it on what a removal of the background left, for removals that it has other weights for.
     """
 
     label: str
+    name: str
     invert: Callable[..., Solution]
     options: Mapping[str, Any]
     origin: str
+    behind: Mapping[str, "Method"] = MappingProxyType({})
 
     @property
     def fingerprint(self) -> str:

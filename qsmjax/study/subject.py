@@ -4,12 +4,12 @@ OUT/maps/SUBJECT/cosmos_Chimap.nii.gz                       in the reference ori
 OUT/maps/SUBJECT/ORIENTATION/{truth,cosmos,METHOD}_Chimap.nii.gz, mask, regions
 OUT/maps/SUBJECT/ORIENTATION/METHOD.json                    written last: time, options, scores, regions
 OUT/maps/SUBJECT/METHOD.json                                how it varies over the orientations
-OUT/maps/SUBJECT/subject.json                               orientations and their transforms
+OUT/maps/SUBJECT/subject.json                               orientations, their transforms, what they were made of
 """
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 
+from qsmjax.evaluation.metrics import coverage
 from qsmjax.inversion import cosmos
 from qsmjax.io.nifti import NiftiVolume, load_volume, save_volume
 from qsmjax.io.sidecar import load_json, save_json
@@ -28,46 +29,75 @@ from qsmjax.study.scores import judge, region_values
 
 Told = Callable[[str], None]
 REFERENCES = ("truth", "cosmos")
+OWN = (*REFERENCES, "subject", "regularisation")
+"""Files of a subject that are no method's: no label."""
 
 
 def run_subject(
-    place: Path, orientations: Sequence[str], read: Callable[[], list[HeadScan]], methods: Sequence[Method], told: Told
+    place: Path, origin: Mapping[str, Any], read: Callable[[], list[HeadScan]], methods: Sequence[Method], told: Told
 ) -> None:
     """Do what is left to do of a subject.
 
     Args:
       place: its folder among the maps.
-      orientations: their names, the reference first.
+      origin: what its maps are made of: "Orientations", their names, the reference first; "InputSHA256" of each file;
+        and whatever else must be the same when they are taken up again.
       read: gives its scans in that order; called only if something is left.
       methods: what to run.
       told: hears of every step when it is done, or found done.
 
     Raises:
-      ValueError: if the folder was made of other orientations, or there is nothing to judge by.
+      ValueError: if the folder was made of something else, or there is nothing to judge by.
     """
     scans = functools.cache(read)
     kept = place / "subject.json"
-    if kept.is_file() and load_json(kept).get("Orientations") != list(orientations):
-        raise ValueError(
-            f"{place} must have been made of {', '.join(orientations)}, got other orientations: choose another OUT"
-        )
+    if kept.is_file():
+        check_origin(kept, origin)
     place.mkdir(parents=True, exist_ok=True)
     if not kept.is_file():
-        prepare(place, scans())
+        prepare(place, scans(), origin)
     told("cosmos")
-    for number, orientation in enumerate(orientations):
-        for method in methods:
+    orientations, removals = origin["Orientations"], load_json(kept)["BackgroundRemovals"]
+    for number, (orientation, removal) in enumerate(zip(orientations, removals)):
+        for method in (m.behind.get(removal, m) for m in methods):
             if not _kept(place / orientation / f"{method.label}.json", method):
                 run_method(place / orientation, scans()[number], method)
                 (place / f"{method.label}.json").unlink(missing_ok=True)
             told(method.label)
     for label in ("cosmos", *(method.label for method in methods)):
         if not (place / f"{label}.json").is_file() and len(orientations) > 1:
-            save_json(place / f"{label}.json", {"Variation": variation(place, label)})
+            found = variation(place, label)
+            save_json(place / f"{label}.json", {} if found is None else {"Variation": found})
 
 
-def prepare(place: Path, scans: Sequence[HeadScan]) -> None:
+def check_origin(kept: Path, origin: Mapping[str, Any]) -> None:
+    """Compare what a subject's maps were made of with what they would be made of now.
+
+    Args:
+      kept: its subject.json.
+      origin: see `run_subject`.
+
+    Raises:
+      ValueError: if it is not the same.
+    """
+    before = load_json(kept)
+    files, known = origin["InputSHA256"], before.get("InputSHA256", {})
+    other = [key for key in origin if key != "InputSHA256" and before.get(key) != origin[key]]
+    other += sorted(name for name in files.keys() | known.keys() if files.get(name) != known.get(name))
+    if other:
+        raise ValueError(
+            f"{kept.parent} must go on with the scans that it was made of, got other {other[0]}: choose another OUT, "
+            "or remove that folder"
+        )
+
+
+def prepare(place: Path, scans: Sequence[HeadScan], origin: Mapping[str, Any]) -> None:
     """Solve COSMOS, turn it back to every orientation, and keep there what each map is held against.
+
+    Args:
+      place: the subject's folder among the maps.
+      scans: its orientations, the reference first.
+      origin: see `run_subject`.
 
     Raises:
       ValueError: if there is neither a second orientation nor a truth.
@@ -91,8 +121,10 @@ def prepare(place: Path, scans: Sequence[HeadScan]) -> None:
     save_json(
         place / "subject.json",
         {
-            "Orientations": [scan.name for scan in scans],
+            **origin,
             "Transforms": [np.asarray(scan.transform).tolist() for scan in scans],
+            "Correlations": [scan.correlation for scan in scans],
+            "BackgroundRemovals": [scan.removal for scan in scans],
             "B0Directions": [[float(b) for b in scan.local.geometry.b0_dir] for scan in scans],
             **made,
         },
@@ -108,6 +140,7 @@ def run_method(place: Path, scan: HeadScan, method: Method) -> None:
     save_volume(place / f"{method.label}_Chimap.nii.gz", chi, scan.volume)
     described = {
         "Method": method.label,
+        "Inversion": method.name,
         "Fingerprint": method.fingerprint,
         "Seconds": seconds,
         "Iterations": int(np.max(solution.iterations)),
@@ -115,14 +148,24 @@ def run_method(place: Path, scan: HeadScan, method: Method) -> None:
         "Weight": None if solution.weight is None else float(solution.weight),
         "BackgroundFound": solution.local is not None,
     }
-    save_json(place / f"{method.label}.json", described | _judged(place, scan, chi))
+    # before the reference, which leaves no voxel at zero
+    covered = float(coverage(solution.chi, scan.local.mask))
+    save_json(place / f"{method.label}.json", described | _judged(place, scan, chi, covered))
 
 
-def variation(place: Path, label: str) -> float:
-    """Return the standard deviation over the orientations, in the reference's grid, averaged over the mask [ppm]."""
-    maps = list(on_reference(place, label))
+def variation(place: Path, label: str) -> float | None:
+    """Return the `spread_over` a method's maps of all orientations [ppm]."""
+    return spread_over(list(on_reference(place, label)))
+
+
+def spread_over(maps: Sequence[np.ndarray]) -> float | None:
+    """Return the standard deviation over the orientations, averaged over the voxels that all have; None without such.
+
+    Args:
+      maps: of two orientations or more, brought to one grid, NaN where they are not known.
+    """
     known = np.all([np.isfinite(m) for m in maps], axis=0)
-    return float(np.std([m[known] for m in maps], axis=0).mean()) if known.any() else 0.0
+    return float(np.std([m[known] for m in maps], axis=0, ddof=1).mean()) if known.any() else None
 
 
 def on_reference(place: Path, label: str) -> Iterator[np.ndarray]:
@@ -172,10 +215,11 @@ def _references(place: Path, scan: HeadScan, first: HeadScan, chi: np.ndarray | 
     for name, volume in referenced.items():
         save_volume(place / f"{name}_Chimap.nii.gz", volume, scan.volume)
     for name, volume in referenced.items():
-        save_json(place / f"{name}.json", {"Method": name, **made, **_judged(place, scan, volume, own=name)})
+        covered = float(coverage(known[name], mask))
+        save_json(place / f"{name}.json", {"Method": name, **made, **_judged(place, scan, volume, covered, own=name)})
 
 
-def _judged(place: Path, scan: HeadScan, chi: np.ndarray, own: str = "") -> dict[str, Any]:
+def _judged(place: Path, scan: HeadScan, chi: np.ndarray, covered: float, own: str = "") -> dict[str, Any]:
     file = place / "regions.nii.gz"
     regions = np.rint(load_volume(file).data).astype(np.int32) if file.is_file() else None
     found: dict[str, Any] = {"Scores": {}}
@@ -185,7 +229,7 @@ def _judged(place: Path, scan: HeadScan, chi: np.ndarray, own: str = "") -> dict
             continue
         if (place / f"{name}_Chimap.nii.gz").is_file():
             known = load_volume(place / f"{name}_Chimap.nii.gz").data
-            found["Scores"][name] = judge(chi, known, scan.mask, scan.local.geometry, regions)
+            found["Scores"][name] = judge(chi, known, scan.mask, scan.local.geometry, regions) | {"coverage": covered}
     if regions is not None:
         found["Regions"] = region_values(chi, regions, scan.mask)
     return found

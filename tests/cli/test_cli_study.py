@@ -1,14 +1,21 @@
 """`qsmjax study` on folders of its user: a right result, or one line that says what is missing."""
 
+import argparse
 import csv
+import dataclasses
 import json
+import os
 import re
 
 import numpy as np
 import pytest
 
+from qsmjax.cli.cosmos import read_orientation
 from qsmjax.cli.main import run_command
-from qsmjax.cli.study_jobs import resolve_method
+from qsmjax.cli.stages import Stage
+from qsmjax.cli.study import add_arguments, doubts, plan
+from qsmjax.cli.study_jobs import SubjectJob, as_head_scan, resolve_method, run_jobs
+from qsmjax.inversion import tfi
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.io.sidecar import save_json
 from qsmjax.physics.dipole import forward_field
@@ -63,6 +70,58 @@ def test_maps_of_a_shipped_network_are_not_those_of_its_next_weights():
     assert prints[0] == prints[1] != prints[2] and prints[3] == "tv []"
 
 
+def test_behind_the_default_removal_a_study_runs_what_infer_runs():
+    method = resolve_method("mine=learned", ["mine.residue=false", "mine.halo=8"])
+    other = method.behind["tfi"]
+    assert (method.name, other.name, other.label) == ("learned", "learned_total", "mine")
+    assert method.options == {"residue": False, "halo": 8} and other.options == {"halo": 8}
+    assert not resolve_method("tv", []).behind
+
+
+def test_a_scan_carries_how_it_was_aligned_and_what_took_its_background_out(tmp_path):
+    write_subject(tmp_path / "s", names=("a",))
+    read = read_orientation(tmp_path / "s" / "a", None)
+    given = as_head_scan(read, tmp_path / "s" / "a", {})
+    assert (given.removal, given.correlation) == (None, None)
+    made = dataclasses.replace(read, stages={"background": Stage("tfi", tfi, {})}, correlation=0.6)
+    assert (as_head_scan(made, tmp_path, {}).removal, as_head_scan(made, tmp_path, {}).correlation) == ("tfi", 0.6)
+
+
+def test_one_orientation_has_no_curve_over_the_weight(tmp_path):
+    for name in ("one/a", "two/a", "two/b"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "localfield.nii.gz").touch()
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    jobs = plan(parser.parse_args(["out", "--data", str(tmp_path), "--lambda-subjects", "2"]), tmp_path / "out")
+    assert {job.name: job.variation for job in jobs} == {"one": False, "two": True}
+
+
+def test_a_doubtful_registration_is_told(tmp_path):
+    (tmp_path / "maps" / "s").mkdir(parents=True)
+    known = {"Orientations": ["a", "b", "c"], "Correlations": [None, 0.99, 0.5]}
+    save_json(tmp_path / "maps" / "s" / "subject.json", known)
+    (line,) = doubts(tmp_path, ["s"])
+    assert "subject s, orientation c was registered with a correlation of 0.50" in line
+
+
+class Dying(SubjectJob):
+    """A subject at which a worker dies."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_a_worker_that_dies_takes_its_own_subject_along_and_no_other(tmp_path):
+    jobs = [
+        kind(out=str(tmp_path / "out"), name=name, index=0, folder=str(tmp_path), methods=("tkd",))
+        for name, kind in (("a", SubjectJob), ("b", Dying))
+    ]
+    failed = run_jobs(jobs, workers=2, quiet=True)
+    assert "subject b must leave its worker alive" in failed.pop("b")
+    assert set(failed) == {"a"} and "must hold at least 1 folder(s)" in failed["a"]
+
+
 @pytest.mark.slow
 def test_two_orientations_on_two_grids_are_compared_and_added_to(tmp_path):
     write_subject(tmp_path / "s1")
@@ -70,7 +129,7 @@ def test_two_orientations_on_two_grids_are_compared_and_added_to(tmp_path):
     out = tmp_path / "out"
     assert run_command("study", [str(out), "--methods", "one=tkd,two=tkd", *words]) == 0
     rows = [r for r in table(out, "tests_truth") if r["methods"] == "one - two"]
-    assert len(rows) == 5 and all(float(r["p"]) == 1 and float(r["d_z"]) == 0 and r["subjects"] == "1" for r in rows)
+    assert len(rows) == 5 and all(float(r["p"]) == 1 and float(r["d_z"]) == 0 and r["anatomies"] == "1" for r in rows)
     assert all(float(r["p (Holm)"]) == 1 for r in rows)
     merit = {r["method"]: r for r in table(out, "metrics_truth")}
     assert float(merit["cosmos"]["NRMSE [%] mean"]) < float(merit["one"]["NRMSE [%] mean"])
@@ -139,7 +198,13 @@ def test_what_is_missing_is_said_in_a_line(tmp_path, options, message, capsys):
     [
         (["--methods", "tkdd"], "did you mean tkd?"),
         (["--methods", "tkd,tkd"], "must have a label each"),
-        (["--methods", "cosmos=tkd"], "other than truth and cosmos"),
+        (
+            ["--methods", "cosmos=tkd"],
+            "the study's own truth, cosmos, subject, regularisation, got 'cosmos'",
+        ),
+        (["--methods", "subject=tkd"], "got 'subject': say LABEL=NAME"),
+        (["--methods", "regularisation=tkd"], "got 'regularisation': say LABEL=NAME"),
+        (["--methods", "tkd,one=tfi"], "--methods must be inversions of a local field, got tfi"),
         (["--methods", "../x=tkd"], "labels that can be file names"),
         (["--methods", "tkd", "--set", "tkd.treshold=1"], "did you mean threshold?"),
         (["--methods", "tkd", "--set", "tv.weight=1"], "--set must be LABEL.KEY=VALUE, LABEL one of tkd"),
@@ -173,3 +238,7 @@ def test_a_simulated_subject_goes_through_and_its_cohort_is_kept(tmp_path, capsy
     assert np.corrcoef(back[inside], a.data[inside])[0, 1] > 0.7
     assert run_command("study", [str(out), *words, "--seed", "1"]) == 2
     assert "must go on with the cohort that it began with, got seed 1" in capsys.readouterr().err
+    # a scan that is another one by now
+    (out / "scans" / "sub-01" / "orient-2" / "noise.nii.gz").unlink()
+    assert run_command("study", [str(out), *words]) == 2
+    assert "sub-01 must go on with the scans that it was made of, got other orient-2/noise" in capsys.readouterr().err

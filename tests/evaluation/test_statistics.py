@@ -14,6 +14,8 @@ def test_the_paired_test_is_scipys():
     found, known = paired_t(a, b), scipy.stats.ttest_rel(a, b)
     np.testing.assert_allclose((found.t, found.p), (known.statistic, known.pvalue), rtol=1e-12)
     assert found.effect == pytest.approx(found.t / 3) and found.pairs == 9
+    interval = known.confidence_interval(0.95)
+    np.testing.assert_allclose((found.lower, found.upper), (interval.low, interval.high), rtol=1e-12)
 
 
 def test_a_worked_example():
@@ -25,7 +27,7 @@ def test_a_worked_example():
 
 def test_a_method_against_itself():
     a = RNG.normal(size=6)
-    assert paired_t(a, a)[:4] == (0.0, 0.0, 1.0, 0.0)
+    assert paired_t(a, a) == (0.0, 0.0, 1.0, 0.0, 6, 0.0, 0.0)
     assert line(a, a) == pytest.approx((1, 0, 1))
     assert agreement(a, a) == (0, 0, 0)
 
@@ -33,7 +35,7 @@ def test_a_method_against_itself():
 def test_a_constant_difference_is_certain_and_one_pair_tells_nothing():
     a = RNG.normal(size=5)
     assert paired_t(a + 1, a).p == 0 and paired_t(a + 1, a).effect == np.inf
-    assert np.isnan(paired_t([1.0], [2.0]).p)
+    assert np.isnan([paired_t([1.0], [2.0]).p, paired_t([1.0], [1.0]).lower]).all()
     assert paired_t([1, np.nan, 3], [0, 5, 1]).pairs == 2
 
 

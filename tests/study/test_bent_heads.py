@@ -3,7 +3,7 @@
 import numpy as np
 
 from qsmjax.io.nifti import new_volume, save_volume
-from qsmjax.study.cohort import Cohort, draw_head
+from qsmjax.study.cohort import Cohort, anatomy_name, draw_head
 
 
 def test_a_label_map_that_comes_again_is_bent(tmp_path):
@@ -16,3 +16,9 @@ def test_a_label_map_that_comes_again_is_bent(tmp_path):
     again = draw_head.__wrapped__(cohort, 1)
     assert 0.01 < (first.brain != second.brain).mean() < 0.2
     np.testing.assert_array_equal(second.brain, again.brain)
+
+
+def test_bent_heads_are_of_their_label_maps_anatomy():
+    cohort = Cohort(labels=("x.nii", "y.nii"))
+    assert [anatomy_name(cohort, i) for i in range(4)] == ["sub-01", "sub-02", "sub-01", "sub-02"]
+    assert anatomy_name(Cohort(), 4) == "sub-05"

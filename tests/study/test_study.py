@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 
 from qsmjax.io.nifti import new_volume
 from qsmjax.physics.dipole import dipole_kernel, forward_field
@@ -13,11 +14,13 @@ from qsmjax.simulate.drawn_labels import drawn_labels
 from qsmjax.simulate.lesions import PARTS
 from qsmjax.simulate.scan import Grid
 from qsmjax.study.cohort import LESIONS, lesion_map
-from qsmjax.study.comparison import over_orientations, through_zero
+from qsmjax.study.comparison import lesion_table, mean_curve, over_orientations, through_zero
+from qsmjax.study.comparison import test_table as table_of_tests
+from qsmjax.study.gather import Row, Study
 from qsmjax.study.lesions import measure
 from qsmjax.study.scans import REGIONS, number_regions
 from qsmjax.study.scores import judge, region_values
-from qsmjax.study.subject import brought
+from qsmjax.study.subject import brought, spread_over
 from qsmjax.study.tables import Spread, Table, shown, spread, to_csv, to_latex, to_markdown
 
 RNG = np.random.default_rng(0)
@@ -53,7 +56,7 @@ def test_regions_are_numbered_and_measured():
     assert values["caudate"][:2] == [0.5, 0.0] and values["caudate"][2] == (MASK & (X > 2)).sum()
     assert "dentate" not in values
     mean, deviation = over_orientations(np.asarray([[1.0, 3.0, np.nan], [np.nan] * 3]))
-    np.testing.assert_allclose([mean[0], deviation[0]], [2, 1])
+    np.testing.assert_allclose([mean[0], deviation[0]], [2, np.sqrt(2)])
     assert np.isnan([mean[1], deviation[1]]).all()
 
 
@@ -76,6 +79,45 @@ def test_a_map_brought_to_its_own_grid_stays():
     there = brought(CHI, MASK, np.eye(4), target, np.eye(4))
     np.testing.assert_allclose(there[MASK], CHI[MASK], atol=1e-6)
     assert np.isnan(there[~MASK]).all() and resample(CHI, np.eye(4), np.eye(4), SHAPE).shape == SHAPE
+
+
+def test_maps_spread_where_all_are_known():
+    one, other = np.asarray([1.0, 2.0, np.nan]), np.asarray([3.0, 2.0, 1.0])
+    assert spread_over([one, other]) == pytest.approx(np.sqrt(2) / 2)
+    assert spread_over([one, np.full(3, np.nan)]) is None
+
+
+def study(scores, anatomies, curves=()):
+    """Two methods, each subject scanned once; a's NRMSE as given, b's a constant."""
+    values = {"a": scores, "b": [1.0] * len(scores)}
+    rows = tuple(
+        Row(f"s{i}", "o", method, {"truth": {"nrmse": value}}, {}, 1.0)
+        for method, of in values.items()
+        for i, value in enumerate(of)
+    )
+    lesion = {"Kind": "plaque", "True": 1.0, "Found": 0.9, "Moments": [3.0, 2.7]}
+    lesions = {"a": {"Lesions": [lesion] * 2}, "b": {"Lesions": []}}
+    subjects = tuple(f"s{i}" for i in range(len(scores)))
+    return Study(subjects, anatomies, ("a", "b"), rows, {}, lesions, dict(zip(subjects, curves)))
+
+
+def test_subjects_of_one_label_map_count_as_one():
+    found = table_of_tests(study([2.0, 4.0, 6.0, 9.0], ("s0", "s1", "s0", "s3")), "truth")
+    row = next(dict(zip(found.columns, row)) for row in found.rows if row[0] == "NRMSE [%]")
+    known = scipy.stats.ttest_rel([4.0, 4.0, 9.0], [1.0] * 3)
+    assert row["anatomies"] == 3 and row["p"] == pytest.approx(known.pvalue)
+    assert (row["lower"], row["upper"]) == pytest.approx(tuple(known.confidence_interval()))
+
+
+def test_the_curve_over_the_weight_is_the_mean_of_the_subjects():
+    curves = ([{"weight": 1.0, "variation": 2.0}], [{"weight": 3.0}])
+    assert mean_curve(study([1.0, 2.0], ("s0", "s1"), curves)) == [{"weight": 2.0}]
+    assert mean_curve(study([1.0], ("s0",))) == []
+
+
+def test_the_table_of_lesions_says_which_it_leaves_out():
+    title = lesion_table(study([1.0], ("s0",))).title
+    assert "under 3 voxels are left out" in title and "without background" in title
 
 
 def test_tables_in_three_languages():
