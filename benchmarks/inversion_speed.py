@@ -89,7 +89,7 @@ def head(shape: tuple[int, int, int]) -> FieldMap:
 
 def print_bound(scan: FieldMap, methods: list[str], repeats: int) -> None:
     """Print the time of an iteration over that of its transforms."""
-    shape = frame_shape(bounding_box(scan.mask), MARGIN)
+    shape = frame_shape(bounding_box(scan.mask), MARGIN, scan.geometry.voxel_size)
     volume = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     there_and_back = jax.jit(lambda values: irfft3(rfft3(values), shape))
     array = jnp.asarray(volume)

@@ -57,7 +57,7 @@ def start_leaves(field, mask, grid, noise, magnitude) -> tuple[jax.Array, jax.Ar
 def leaves(scan: FieldMap) -> tuple[float, float]:
     """Return the same of a field map."""
     box = bounding_box(scan.mask)
-    shape = frame_shape(box, MARGIN)
+    shape = frame_shape(box, MARGIN, scan.geometry.voxel_size)
     field, mask, noise, magnitude = (
         enter(part, box, shape) for part in (scan.field, scan.mask, scan.noise, scan.magnitude)
     )

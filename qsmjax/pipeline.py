@@ -154,7 +154,12 @@ def local_field_to_chi(
 
     Returns:
       The solution as the inversion gave it, and its referenced map.
+
+    Raises:
+      ValueError: if the region is another word.
     """
+    if isinstance(region, str) and region != "mean":
+        raise ValueError(f'region must be "mean", a mask or None, got {region!r}')
     solution = invert(local, **options) if affine is None else in_world_axes(invert, local, affine, **options)
     return solution, reference(solution.chi, local.mask, local.mask if isinstance(region, str) else region)
 

@@ -1,5 +1,7 @@
 """From the total field on, the default chain is one differentiable function."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,9 @@ def test_a_reference_beside_the_mask_is_refused_and_none_is_none():
     np.testing.assert_array_equal(mapped.chi, solution.chi)
     with pytest.raises(ValueError, match="reference must share voxels with the mask"):
         local_field_to_chi(local, INVERSIONS["tkd"], region=~mask)
+    # beneath the tests' own checker of types
+    with pytest.raises(ValueError, match="region must be \"mean\", a mask or None, got 'none'"):
+        inspect.unwrap(local_field_to_chi)(local, INVERSIONS["tkd"], region="none")
 
 
 def test_both_stages_run_along_the_axes_of_the_world():

@@ -14,7 +14,7 @@ from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.operators import laplacian
 from qsmjax.numerics.options import Number, real
 from qsmjax.numerics.solvers import cg, iterate
-from qsmjax.numerics.spheres import erode, sphere_kernel, spherical_mean
+from qsmjax.numerics.spheres import check_radius, erode, sphere_kernel, spherical_mean
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
@@ -39,6 +39,7 @@ def ismv(
     References:
       Wen et al., Magn. Reson. Med. 72:1065 (2014), doi:10.1002/mrm.24998.
     """
+    check_radius(radius, field_map.geometry.voxel_size)
     options = {"radius": real(radius), "tolerance": None if tolerance is None else real(tolerance)}
     return in_frame(remove_ismv, field_map, options | {"max_iterations": max_iterations})
 

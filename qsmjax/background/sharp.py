@@ -22,7 +22,7 @@ from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
 from qsmjax.numerics.options import Number, real
 from qsmjax.numerics.solvers import cg
-from qsmjax.numerics.spheres import erode, sphere_kernel
+from qsmjax.numerics.spheres import check_radius, erode, sphere_kernel
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
@@ -42,7 +42,8 @@ def v_sharp(
 
     Args:
       field_map: the total field.
-      radii: of the balls [mm]; the consensus names 12 to 1 voxels in a mask eroded by one, the QSMnet paper 12 mm.
+      radii: of the balls [mm]; those below half of the voxel's longest edge are left out. The consensus names 12 to 1
+        voxels in a mask eroded by one, the QSMnet paper 12 mm.
       threshold: where |1 - S| of the largest ball is below it, the local field has no such frequency.
       steepest: rise of the field from voxel to voxel that is still believed near the skull [ppm].
       refinements: how often what the small balls took away is given back (none in the papers); 2 is nearer to the local
@@ -56,6 +57,7 @@ def v_sharp(
       Wu et al., Magn. Reson. Med. 67:137 (2012), doi:10.1002/mrm.23000.
       Bilgic et al., Magn. Reson. Med. 91:1834 (2024), doi:10.1002/mrm.30006 (consensus).
     """
+    check_radius(max(radii, default=jnp.inf), field_map.geometry.voxel_size)
     options = {"radii": tuple(float(r) for r in radii), "threshold": real(threshold), "steepest": real(steepest)}
     return in_frame(remove_v_sharp, field_map, options | {"refinements": refinements})
 
@@ -74,6 +76,7 @@ def sharp(field_map: FieldMap, *, radius: float = 6.0, threshold: Number = 0.05)
     References:
       Schweser et al., NeuroImage 54:2789 (2011), doi:10.1016/j.neuroimage.2010.10.070.
     """
+    check_radius(radius, field_map.geometry.voxel_size)
     options = {"radii": (float(radius),), "threshold": real(threshold)}
     return in_frame(remove_v_sharp, field_map, options | {"refinements": 0})
 
@@ -103,6 +106,7 @@ def resharp(
     References:
       Sun & Wilman, Magn. Reson. Med. 71:1151 (2014), doi:10.1002/mrm.24765.
     """
+    check_radius(radius, field_map.geometry.voxel_size)
     options = {"radius": real(radius), "weight": real(weight), "tolerance": real(tolerance)}
     return in_frame(remove_resharp, field_map, options | {"max_iterations": max_iterations})
 
@@ -124,7 +128,9 @@ def remove_v_sharp(
     # which of the balls, as they fall in size, is a voxel's; none of them where there are too many
     chosen = jnp.full(mask.shape, len(falling), jnp.uint8)
     for number, radius in reversed(list(enumerate(falling))):
-        chosen = jnp.where(erode(mask, ball(radius), size, radius), jnp.uint8(number), chosen)
+        # a ball of one voxel along an axis is none: its mean is not that of a harmonic function
+        fits = erode(mask, ball(radius), size, radius) & (radius > jnp.max(size) / 2)
+        chosen = jnp.where(fits, jnp.uint8(number), chosen)
 
     def high_pass(volume):
         volume_k, passed = rfft3(volume), jnp.zeros_like(volume)

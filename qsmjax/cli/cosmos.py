@@ -170,9 +170,10 @@ def save_labels(
     for o in orientations:
         source, target, shape = first.scan.volume.affine, o.scan.volume.affine, o.local.geometry.shape
         grids = (source, target, shape, np.linalg.inv(o.transform))
-        turned, mask = chi, np.asarray(o.local.mask)
+        turned, mask = chi, np.array(o.local.mask)
         if o is not first:
-            turned, mask = resample_within(chi, support, *grids), mask & np.asarray(resample_mask(support, *grids))
+            turned = np.asarray(resample_within(chi, support, *grids))
+            mask &= np.asarray(resample_mask(support, *grids))
         field, known, truth, matrix = (folder / f"{o.name}_{kind}" for kind in LABELS)
         save_volume(field, np.asarray(o.local.field), o.scan.volume)
         save_volume(known, mask, o.scan.volume)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.ndimage
 
 from qsmjax.cli.errors import UserError
+from qsmjax.cli.told import check_units
 from qsmjax.io.nifti import NiftiVolume, forms_apart, load_volume
 from qsmjax.io.sidecar import ScanParameters, load_parameters
 from qsmjax.physics.field_map import FieldMap, field_map
@@ -67,12 +69,13 @@ def read_scan(args: argparse.Namespace) -> Scan:
     data = single_volume(volume)
     parameters = load_parameters(args.params) if args.params else ScanParameters()
     grid, b0_source, notes = grid_of(args, volume, parameters)
-    mask = read_mask(load_volume(args.mask), volume) if args.mask else _implied_mask(data, volume)
+    mask, filled = (read_mask(load_volume(args.mask), volume), []) if args.mask else _implied_mask(data, volume)
     data, mask, more = without_nan(data, mask, volume.path, to_mask=args.nan_to_mask)
     b0 = args.b0 or parameters.b0
     times = args.te or parameters.te or ()
     if args.units == "rad" and len(times) > 1:
         raise UserError(f"--te must say the one echo of a field in rad, got {len(times)} echo times")
+    check_units(tuple(times), b0 or 0.0, "--b0" if args.b0 else "params")
     te = times[0] if len(times) == 1 else None
     convert = lambda values: np.asarray(to_ppm(values, args.units, b0=b0, te=te))
     field = _checked(convert(data), mask, args)
@@ -87,7 +90,7 @@ def read_scan(args: argparse.Namespace) -> Scan:
     # of several echoes the last, as where their phase was fitted
     scale = radians_per_ppm(b0, max(times)) if b0 and times else None
     made = field_map(field, mask, grid, noise=noise, magnitude=magnitude, radians_per_ppm=scale)
-    return Scan(made, volume, b0_source, b0, tuple(times), (*notes, *more))
+    return Scan(made, volume, b0_source, b0, tuple(times), (*notes, *filled, *more))
 
 
 def _noise(words: str, volume: NiftiVolume) -> np.ndarray:
@@ -133,13 +136,19 @@ def grid_of(
     return grid, source, notes
 
 
-def _implied_mask(data: np.ndarray, volume: NiftiVolume) -> np.ndarray:
+def _implied_mask(data: np.ndarray, volume: NiftiVolume) -> tuple[np.ndarray, list[str]]:
+    """Take for the head what is not zero; of whole numbers what that encloses too, as they stay at zero on the way."""
     mask = np.nan_to_num(data) != 0
     if mask.all():
         raise UserError(f"{volume.path} must be zero outside the head, got no voxel of zero: give the head with --mask")
     if not mask.any():
         raise UserError(f"{volume.path} must hold a field, got zeros alone")
-    return mask
+    whole = scipy.ndimage.binary_fill_holes(mask)
+    if not (holes := int(whole.sum() - mask.sum())):
+        return mask, []
+    if volume.stored_as_float:
+        return mask, [f"{holes} voxels of zero within the head are left out of the mask (else --mask)"]
+    return whole, [f"{holes} voxels of zero within the head are taken for its field's (else --mask)"]
 
 
 def as_magnitude(data: np.ndarray) -> np.ndarray:

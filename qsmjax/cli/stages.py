@@ -29,7 +29,8 @@ PRESETS: dict[str, dict[str, str]] = {
     },
     "fast": {"background.method": "vsharp", "inversion.method": "tkd"},
 }
-"""What differs from the defaults. consensus2024: Bilgic et al., Magn. Reson. Med. (2024), doi:10.1002/mrm.30006."""
+"""What differs from the defaults. consensus2024: Bilgic et al., Magn. Reson. Med. (2024), doi:10.1002/mrm.30006; its
+radii, there in voxels, are mm here, and those below half a voxel are left out."""
 
 DEFAULTS = {"background.method": "tfi", "inversion.method": "learned"}
 

@@ -47,7 +47,7 @@ def check_units(te: tuple[float, ...], b0: float, source: str) -> None:
     Raises:
       UserError: if one is too large to be.
     """
-    if max(te) > 1:
+    if max(te, default=0) > 1:
         raise UserError(f"echo times must be in seconds, got {max(te):g}: divide milliseconds by 1000")
     if b0 > STRONGEST:
         raise UserError(f"field strength must be in tesla, got {b0:.4g} from {source}: a head scanner has 0.05 to 11.7")

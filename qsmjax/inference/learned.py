@@ -145,7 +145,7 @@ def _framed(field_map: FieldMap) -> tuple[Any, ...]:
     """Bring field, mask, geometry, noise and magnitude to the frame."""
     check_field(field_map)
     box = bounding_box(field_map.mask)
-    shape = frame_shape(box, MARGIN)
+    shape = frame_shape(box, MARGIN, field_map.geometry.voxel_size)
     parts = [field_map.field, field_map.mask, field_map.noise, field_map.magnitude]
     field, mask, noise, magnitude = (enter(part, box, shape) for part in parts)
     return field, mask, dataclasses.replace(field_map.geometry, shape=shape), noise, magnitude

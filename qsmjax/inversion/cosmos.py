@@ -84,7 +84,7 @@ def cosmos(
     masks = jnp.stack([f.mask for f in field_maps])
     box = bounding_box(masks)
     whole = is_full(masks)
-    shape = first.geometry.shape if whole else frame_shape(box, MARGIN)
+    shape = first.geometry.shape if whole else frame_shape(box, MARGIN, first.geometry.voxel_size)
     fields, weights = jnp.stack([f.field for f in field_maps]), jnp.stack(orientation_weights(field_maps))
     directions = jnp.stack([f.geometry.b0_dir for f in field_maps])
     geometry = dataclasses.replace(first.geometry, shape=shape)

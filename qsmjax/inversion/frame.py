@@ -29,7 +29,7 @@ from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
 
 MARGIN = 0.15
-"""Zeros added along each axis, as a part of the box (measured in docs/inversions.md)."""
+"""Zeros added along each axis, as a part of the box (measured in docs/inversions.md); along a slab's short one more."""
 
 WHOLE_MARGIN = 1.0
 """The same for a field that is known everywhere, whose streaks run on: TKD of an oblique object and of an upright one
@@ -78,7 +78,8 @@ def in_frame(
             raise ValueError(f"{name} must be at most {LARGEST[name]:.3g}, got {value}")
     box = bounding_box(field_map.mask)
     check_field(field_map)
-    shape = frame_shape(box, WHOLE_MARGIN if is_full(field_map.mask) else margin)
+    part = WHOLE_MARGIN if is_full(field_map.mask) else margin
+    shape = frame_shape(box, part, field_map.geometry.voxel_size)
     known = {name: getattr(field_map, name) for name in uses}
     parts = {"field": field_map.field, "mask": field_map.mask, **known}
     framed = {name: enter(part, box, shape) for name, part in parts.items()}

@@ -20,16 +20,18 @@ from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.variation import EVERYWHERE, Edges, Splits, minimise_variation, solution
-from qsmjax.inversion.weighting import auto_weight, data_weights, masked_mean, masked_quantile, noise_level
+from qsmjax.inversion.weighting import auto_weight, data_weights, masked_quantile, noise_level
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
-from qsmjax.numerics.operators import difference, sphere_mean_k
+from qsmjax.numerics.operators import difference, masked_mean, sphere_mean_k
 from qsmjax.numerics.solvers import Report, Solved
 from qsmjax.physics.geometry import Geometry
 
 BALANCE = 1.5
 """Automatic weight over `tv`'s law: with edges free, the rest wants more (docs/inversions.md)."""
 
+FLAT = 1e-5
+"""Slope of the magnitude, over its largest value, that is no edge [1/mm]."""
 OUTLIER = 6.0
 """Deviations of the residual beyond which MERIT takes a voxel's noise up."""
 
@@ -164,6 +166,8 @@ def edge_weights(magnitude: Volume, mask: Mask, geometry: Geometry, percentage: 
     slopes = jnp.stack([jnp.abs(difference(masked, axis)) / d for axis, d in enumerate(geometry.voxel_size)])
     flat = 1 - percentage / 100 * jnp.sum(mask) / slopes.size
     threshold = masked_quantile(slopes, jnp.ones_like(slopes, dtype=bool), jnp.maximum(flat, 0))
+    # rounding makes no edges of a flat magnitude
+    threshold = jnp.maximum(threshold, FLAT * jnp.max(masked))
     x, y, z = (jnp.where(slope > threshold, 0.0, 1.0) for slope in slopes)
     return x, y, z
 

@@ -23,10 +23,9 @@ from jaxtyping import Array, Float
 from qsmjax.inversion.data_terms import DATA_PENALTY, DataTerm
 from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.solution import Solution
-from qsmjax.inversion.weighting import masked_mean
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
-from qsmjax.numerics.operators import difference, difference_adjoint, laplacian_k, root
+from qsmjax.numerics.operators import difference, difference_adjoint, laplacian_k, masked_mean, root
 from qsmjax.numerics.solvers import Report, Solved, iterate
 from qsmjax.physics.geometry import Geometry
 

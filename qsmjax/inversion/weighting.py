@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.numerics.arrays import Mask, Shape, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
-from qsmjax.numerics.operators import laplacian, laplacian_k, root
+from qsmjax.numerics.operators import laplacian, laplacian_k, masked_mean, root
 from qsmjax.physics.geometry import Geometry
 
 BALANCE = 1.1
@@ -107,11 +107,6 @@ def auto_weight(
     signal = root(jnp.maximum(total - level**2, 0.01 * total))
     ratio = level / jnp.maximum(signal, 1e-12)
     return balance * level * root(ratio * mean_over_spectrum(dual, geometry.shape))
-
-
-def masked_mean(volume: Volume, mask: Mask) -> Float[Array, ""]:
-    """Return the mean over a mask."""
-    return jnp.sum(jnp.where(mask, volume, 0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
 def masked_quantile(volume: Volume, mask: Mask, quantile: ArrayLike) -> Float[Array, ""]:

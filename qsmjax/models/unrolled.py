@@ -17,10 +17,10 @@ from qsmjax.inversion import data_terms
 from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.measured import measured
 from qsmjax.inversion.variation import minimise_variation
-from qsmjax.inversion.weighting import LEAST_NOISE, auto_weight, masked_mean, noise_level
+from qsmjax.inversion.weighting import LEAST_NOISE, auto_weight, noise_level
 from qsmjax.numerics.arrays import Mask, Vector, Volume
 from qsmjax.numerics.kspace import multiply_k
-from qsmjax.numerics.operators import difference
+from qsmjax.numerics.operators import difference, masked_mean
 from qsmjax.physics.geometry import Geometry
 
 UNIT = 0.05

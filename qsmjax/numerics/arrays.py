@@ -7,6 +7,7 @@ complex64, since TPUs have no float64.
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Complex, Float
 
@@ -25,12 +26,19 @@ def as_volume(name: str, volume: ArrayLike) -> Volume:
     Raises:
       ValueError: if there are fewer axes, or the values are complex.
     """
-    array = jnp.asarray(volume)
+    array = jnp.asarray(native(volume))
     if array.ndim < 3:
         raise ValueError(f"{name} must have the axes x, y, z (others may lead), got shape {array.shape}")
     if jnp.iscomplexobj(array):
         raise ValueError(f"{name} must be real, got {array.dtype}: pass its phase or its magnitude")
     return array.astype(jnp.float32)
+
+
+def native(array: ArrayLike) -> ArrayLike:
+    """Bring NumPy arrays to the machine's byte order, the only one that JAX takes: old NIfTI files have the other."""
+    if isinstance(array, np.ndarray) and not array.dtype.isnative:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array
 
 
 def as_mask(name: str, mask: ArrayLike, shape: tuple[int, ...]) -> Mask:
@@ -39,7 +47,7 @@ def as_mask(name: str, mask: ArrayLike, shape: tuple[int, ...]) -> Mask:
     Raises:
       ValueError: if the grids differ.
     """
-    array = jnp.asarray(mask)
+    array = jnp.asarray(native(mask))
     check_grid(name, array, shape)
     return array != 0
 

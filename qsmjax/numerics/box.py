@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from qsmjax.numerics.arrays import Shape
+from qsmjax.numerics.arrays import Shape, VectorLike
 from qsmjax.numerics.kspace import crop_to, fast_shape, pad_to
 
 Box = tuple[slice, slice, slice]
@@ -34,10 +34,23 @@ def bounding_box(mask: Array | np.ndarray) -> Box:
     return x, y, z
 
 
-def frame_shape(box: Box, margin: float, *, least: int = 0) -> Shape:
-    """Return the fast shape that holds a box and a margin: a part of the box along each axis, at least some voxels."""
-    x, y, z = (part.stop - part.start for part in box)
-    a, b, c = (max(least, round(n * margin)) for n in (x, y, z))
+def frame_shape(box: Box, margin: float, voxel_size: VectorLike = (1.0, 1.0, 1.0), *, least: int = 0) -> Shape:
+    """Return the fast shape that holds a box and the margin that keeps its periodic images off.
+
+    The margin is a part of the box along each axis. Along one that is much shorter than the longest, as of a slab, it
+    is twice that part of what it lacks: the field reaches as far as the slab is wide. A head's box has no such axis.
+
+    Args:
+      box: of the mask.
+      margin: the part.
+      voxel_size: edges of a voxel [mm]; where it is traced, voxels are taken for cubes.
+      least: voxels of margin at least.
+    """
+    x, y, z = counts = [part.stop - part.start for part in box]
+    size = np.ones(3) if isinstance(voxel_size, jax.core.Tracer) else np.asarray(voxel_size, np.float64)
+    longest = max(n * d for n, d in zip(counts, size))
+    lacking = [min(2 * margin, 1) * (longest / d - n) for n, d in zip(counts, size)]
+    a, b, c = (max(least, round(n * margin), round(more)) for n, more in zip(counts, lacking))
     return fast_shape((x, y, z), (a, b, c))
 
 

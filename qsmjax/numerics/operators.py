@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from qsmjax.numerics.arrays import Kernel, Shape, VectorLike, Volume, as_vector
+from qsmjax.numerics.arrays import Kernel, Mask, Shape, VectorLike, Volume, as_vector
 from qsmjax.numerics.kspace import frequencies
 
 VectorField = Float[Array, "3 *batch x y z"]
@@ -20,6 +20,16 @@ VOXELS = (1.0, 1.0, 1.0)
 def root(squared: Array) -> Array:
     """Take the square root of what is not negative; at zero its gradient is zero, and not infinite."""
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+
+
+def masked_mean(volume: Volume, mask: Mask) -> Float[Array, ""]:
+    """Return the mean over a mask."""
+    return jnp.sum(jnp.where(mask, volume, 0)) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def centred(volume: Volume, mask: Mask) -> Volume:
+    """Take the mean over a mask off a volume; zero outside."""
+    return jnp.where(mask, volume - masked_mean(volume, mask), 0)
 
 
 def gradient(volume: Volume, voxel_size: VectorLike = VOXELS) -> VectorField:

@@ -6,7 +6,9 @@ The ball is sampled on the grid, voxels at its surface by the part that lies ins
 its radius and half a voxel's diagonal. The convolution is periodic: leave a radius of zeros free.
 """
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
@@ -34,6 +36,19 @@ def sphere_kernel(shape: Shape, voxel_size: VectorLike, radius: ArrayLike) -> Ke
     part = (radius - distance) / jnp.where(off_centre, width, 1) + 0.5
     weights = jnp.where(off_centre, jnp.clip(part, 0, 1), 1)
     return rfft3(weights / jnp.sum(weights)).real
+
+
+def check_radius(radius: ArrayLike, voxel_size: VectorLike) -> None:
+    """Check, where both are known, that a ball reaches beyond one voxel along every axis: else it averages nothing.
+
+    Raises:
+      ValueError: if it does not.
+    """
+    if isinstance(radius, jax.core.Tracer) or isinstance(voxel_size, jax.core.Tracer):
+        return
+    least = float(np.max(np.asarray(voxel_size))) / 2
+    if not (given := float(np.asarray(radius))) > least:
+        raise ValueError(f"radius must be above half of the voxel's longest edge, {least:g} mm, got {given:g}")
 
 
 def spherical_mean(volume: Volume, kernel: Kernel) -> Volume:

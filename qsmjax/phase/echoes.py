@@ -9,13 +9,14 @@ that follows is differentiable (`signal_model`).
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from qsmjax.numerics.arrays import Volume, as_mask, as_volume
+from qsmjax.numerics.arrays import Volume, as_mask, as_volume, native
 from qsmjax.phase.signal_model import EchoFit, fit_signal
 from qsmjax.phase.turns import settle_turns
-from qsmjax.phase.unwrap import check_echo_times, unwrap_echoes
+from qsmjax.phase.unwrap import check_echo_times, finite_inside, unwrap_echoes
 from qsmjax.physics.units import radians_per_ppm
 
 
@@ -45,11 +46,12 @@ def fit_echoes(
       The fit, zero outside the mask.
 
     Raises:
-      ValueError: if the axes or the echo times do not fit.
+      ValueError: if the axes or the echo times do not fit, or the signal is not finite inside the mask.
     """
     echoes = as_echoes("signal", signal)
     times = check_echo_times(te, echoes.shape[0])
     inside = jnp.ones(echoes.shape[1:], bool) if mask is None else as_mask("mask", mask, echoes.shape)
+    echoes = jnp.asarray(finite_inside("signal", np.asarray(echoes), np.asarray(inside)))
     if initial_phase is not None:
         initial_phase = jnp.broadcast_to(jnp.asarray(initial_phase, jnp.float32), echoes.shape[1:])
         echoes = echoes * jnp.exp(-1j * initial_phase)
@@ -85,7 +87,7 @@ def as_echoes(name: str, signal: ArrayLike) -> Complex[Array, "echo x y z"]:
     Raises:
       ValueError: if the values are real, or the axes are not echo x y z.
     """
-    echoes = jnp.asarray(signal)
+    echoes = jnp.asarray(native(signal))
     if not jnp.iscomplexobj(echoes):
         raise ValueError(f"{name} must be complex, got {echoes.dtype}: see echoes_from_phase and complex_from_parts")
     if echoes.ndim == 3:

@@ -22,8 +22,10 @@ TWELVE_BITS = 4096
 ALTERNATING = -0.5
 """Mean cosine of the step between neighbours below which a sign alternates: no field turns a whole head so far."""
 CURE = "say what they are with --phase-units (rad, stored-rad, mrad, siemens or raw12), or bring them to radians first"
-HALF_TURNS = 0.01
-"""How near to ±1 the largest and the least value lie of phase in units of pi: radians end there by rare chance."""
+ENDS = {"units of pi": (-1.0, 1.0), "turns, from 0 to 1": (0.0, 1.0), "turns, from -0.5 to 0.5": (-0.5, 0.5)}
+"""Where phase ends that small numbers may be in place of radians, and these by rare chance alone."""
+NEAR = 0.005
+"""How near to these ends it does, as a part of the way between them."""
 
 
 class ScaledPhase(NamedTuple):
@@ -148,8 +150,9 @@ def _find_rule(values: np.ndarray, slope: float, inter: float, *, stored_as_floa
             )
         if reach < LEAST_RADIANS:
             raise ValueError(f"phase in radians must reach beyond ±{LEAST_RADIANS}, {found}: {CURE}")
-        if max(abs(high - 1), abs(low + 1)) < HALF_TURNS:
-            raise ValueError(f"phase must be in a scanner's known units, {found}, which could be units of pi: {CURE}")
+        for unit, ends in ENDS.items():
+            if np.abs(np.subtract(ends, (low, high))).max() < NEAR * (ends[1] - ends[0]):
+                raise ValueError(f"phase must be in a scanner's known units, {found}, which could be {unit}: {CURE}")
         return "rad"
     fits = _fitting(low, high, slope, inter, whole=whole, maker=maker)
     if len(fits) != 1:

@@ -34,6 +34,8 @@ NOTHING = 1e-6
 """Part of the largest signal below which a voxel counts as empty."""
 POOL = 7
 """Edge of the box [voxels] over which residuals are pooled to the noise."""
+FLAT = 1e-5
+"""Part by which a magnitude varies that was not measured, but is one everywhere."""
 INTERPOLATED = 0.5
 """Residuals whose finest detail is below this part of their own size are of an image of fewer voxels."""
 QUIET = 0.1
@@ -232,6 +234,8 @@ def _finest_detail(signal: Echoes, mask: Mask) -> Float[Array, ""]:
     strength = jnp.abs(signal)
     inside = mask & jnp.all(strength > NOTHING * jnp.max(strength), axis=0)
     safe = jnp.where(inside, strength, 1)
+    least, largest = jnp.min(jnp.where(inside, strength, jnp.inf)), jnp.max(jnp.where(inside, strength, 0))
+    varies = largest > least * (1 + FLAT)
     phase = jnp.angle(jnp.where(inside, signal, 1))
     # one echo's own, or the last's less the first's
     turned, log = (a[-1] - a[0] if len(signal) > 1 else a[0] for a in (phase, jnp.log(safe)))
@@ -252,7 +256,9 @@ def _finest_detail(signal: Echoes, mask: Mask) -> Float[Array, ""]:
         inside = jnp.stack([jax.lax.slice_in_dim(inside, k, n - 2 + k, axis=axis) for k in range(3)]).all(0)
     counted = _box_sum(inside.astype(jnp.float32))
     powers = [_ratio(_box_sum(jnp.where(inside, a**2 / gain, 0)), counted) for a in detail]
-    quiet = jnp.min(jnp.stack([jnp.nanquantile(jnp.where(inside, p, jnp.nan), QUIET) for p in powers]))
+    quiet, by_magnitude = (jnp.nanquantile(jnp.where(inside, p, jnp.nan), QUIET) for p in powers)
+    # a magnitude that was not measured is flat, and tells of no noise
+    quiet = jnp.where(varies, jnp.minimum(quiet, by_magnitude), quiet)
     return jnp.where(jnp.isfinite(quiet), root(quiet) / SHORTFALL, 0)
 
 

@@ -63,7 +63,6 @@ def settle_turns(
     turn = 2 * jnp.pi / (per_second * gaps[0])
     trusted = jnp.where(mask, weight, 0)
     trusted = trusted / jnp.maximum(jnp.max(trusted), jnp.finfo(jnp.float32).tiny)
-    turns = jnp.asarray(TURNS, jnp.float32)[:, None, None, None]
     moved = jnp.zeros_like(field)
     for _ in range(PASSES):
         own = phase - 2 * jnp.pi * share * moved
@@ -74,13 +73,16 @@ def settle_turns(
             aim = jnp.angle(jnp.where(around == 0, 1, around))
         else:
             clear, aim = mask, known
-        off = jnp.abs(wrap(own - aim - 2 * jnp.pi * share * turns))
+        off = lambda turns, own=own, aim=aim: jnp.abs(wrap(own - aim - 2 * jnp.pi * share * turns))
         # turns that the phase cannot tell apart: the one closest to those neighbours whose phase is right
-        right = trusted * (off[0] < 0.5 * jnp.pi * min(share % 1, 1 - share % 1))
+        right = trusted * (off(0) < 0.5 * jnp.pi * min(share % 1, 1 - share % 1))
         near, count = (gaussian_smooth(right * a, (CLOSE,) * 3) for a in (field + turn * moved, jnp.ones_like(field)))
-        apart = jnp.abs((field - near / jnp.maximum(count, 1e-6 * jnp.max(count))) / turn + moved + turns)
-        # a toll keeps noise from turning voxels
-        cost = off + TOLL * (turns != 0) + SLIGHT * apart
-        best = turns[:, 0, 0, 0][jnp.argmin(cost, axis=0)]
+        apart = (field - near / jnp.maximum(count, 1e-6 * jnp.max(count))) / turn + moved
+        best, least = jnp.zeros_like(field), jnp.full_like(field, jnp.inf)
+        # one after the other: all at once would take a hundred volumes of memory
+        for turns in TURNS:
+            # a toll keeps noise from turning voxels
+            cost = off(turns) + TOLL * (turns != 0) + SLIGHT * jnp.abs(apart + turns)
+            best, least = jnp.where(cost < least, turns, best), jnp.minimum(cost, least)
         moved = moved + jnp.where(clear & mask, best, 0)
     return field + turn * moved

@@ -53,18 +53,32 @@ def unwrap(phase: ArrayLike, mask: ArrayLike | None = None) -> Float[Array, "x y
     inside = np.ones(wrapped.shape, bool) if mask is None else np.asarray(as_mask("mask", mask, wrapped.shape))
     if not inside.any():
         return jnp.asarray(wrapped)
-    unwrapped = np.where(inside, _follow_paths(wrapped, inside), wrapped)
+    known = finite_inside("phase", wrapped, inside)
+    unwrapped = np.where(inside, _follow_paths(known, inside), wrapped)
     labels, count = scipy.ndimage.label(inside)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    largest = int(sizes.argmax())
-    aim = 0.0
-    for label in [largest, *(i for i in range(1, count + 1) if i != largest)]:
-        region = labels == label
-        middle = np.median(unwrapped[region])
-        unwrapped[region] -= TURN * np.round((middle - aim) / TURN)
-        aim = np.median(unwrapped[region]) if label == largest else aim
-    return jnp.asarray(unwrapped, jnp.float32)
+    largest = int(np.bincount(labels.ravel())[1:].argmax())
+    middles = np.asarray(scipy.ndimage.median(unwrapped, labels, np.arange(1, count + 1)))
+    aim = middles[largest] - TURN * np.round(middles[largest] / TURN)
+    turns = np.round((middles - aim) / TURN)
+    return jnp.asarray(np.where(inside, unwrapped - TURN * np.append(0, turns)[labels], wrapped), jnp.float32)
+
+
+def finite_inside(name: str, volume: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Set to zero what lies outside a mask; unwrapping would never end on NaN.
+
+    Args:
+      name: for the message.
+      volume: x y z, others may lead.
+      inside: the mask.
+
+    Raises:
+      ValueError: if NaN or infinity lies inside.
+    """
+    kept = np.where(inside, volume, 0)
+    if not np.isfinite(kept).all():
+        wrong = int((~np.isfinite(kept)).sum())
+        raise ValueError(f"{name} must be finite inside the mask, got {wrong} values of NaN or infinity: mask them out")
+    return kept
 
 
 def unwrap_echoes(
@@ -105,6 +119,7 @@ def unwrap_echoes(
     weight = np.ones_like(wrapped) if magnitude is None else np.asarray(as_volume("magnitude", magnitude)) ** 2
     if weight.shape != wrapped.shape:
         raise ValueError(f"magnitude.shape must equal phase.shape, got {weight.shape} and {wrapped.shape}")
+    wrapped, weight = finite_inside("phase", wrapped, inside), finite_inside("magnitude", weight, inside)
     # a voxel without signal still needs a line
     weight = weight + np.float32(1e-6) * weight.max() + np.finfo(np.float32).tiny
     first, pairs = closest_pairs(times)

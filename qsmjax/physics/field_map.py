@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from qsmjax.numerics.arrays import Mask, Volume, as_mask, as_volume, check_grid
+from qsmjax.numerics.arrays import Mask, Volume, as_mask, as_volume, check_grid, native
 from qsmjax.physics.geometry import Geometry
 
 LEAST_EXTENT = 80.0
@@ -56,7 +56,7 @@ def field_map(
       radians_per_ppm: phase that one ppm made at the echo.
 
     Raises:
-      ValueError: if something is on another grid, or the noise is nowhere above zero in the mask.
+      ValueError: if something is on another grid, or noise or magnitude are nowhere above zero in the mask.
     """
     field = as_volume("field", field)
     if field.ndim != 3:
@@ -64,11 +64,12 @@ def field_map(
     check_grid("field", field, geometry.shape)
     mask = as_mask("mask", jnp.ones(geometry.shape, bool) if mask is None else mask, geometry.shape)
     if noise is not None:
-        noise = as_volume("noise", jnp.broadcast_to(jnp.asarray(noise, jnp.float32), geometry.shape))
-        _check_noise(noise, mask)
+        noise = as_volume("noise", jnp.broadcast_to(jnp.asarray(native(noise), jnp.float32), geometry.shape))
+        _check_measured("noise", noise, mask)
     if magnitude is not None:
         magnitude = as_volume("magnitude", magnitude)
         check_grid("magnitude", magnitude, geometry.shape)
+        _check_measured("magnitude", magnitude, mask)
     if radians_per_ppm is not None:
         radians_per_ppm = jnp.asarray(radians_per_ppm, jnp.float32)
     return FieldMap(
@@ -81,12 +82,12 @@ def field_map(
     )
 
 
-def _check_noise(noise: Volume, mask: Mask) -> None:
-    """Check, where both are known, that some voxel was measured: one of no noise counts as one that was not."""
-    if isinstance(noise, jax.core.Tracer) or isinstance(mask, jax.core.Tracer) or not bool(jnp.any(mask)):
+def _check_measured(name: str, volume: Volume, mask: Mask) -> None:
+    """Check, where both are known, that some voxel was measured: one of zero counts as one that was not."""
+    if isinstance(volume, jax.core.Tracer) or isinstance(mask, jax.core.Tracer) or not bool(jnp.any(mask)):
         return
-    if not bool(jnp.any(mask & (noise > 0))):
-        raise ValueError("noise must be above zero in the mask, got none there: leave it out if it is not known")
+    if not bool(jnp.any(mask & (volume > 0))):
+        raise ValueError(f"{name} must be above zero in the mask, got none there: leave it out if it is not known")
 
 
 def spans_head(field_map: FieldMap) -> bool:

@@ -265,7 +265,8 @@ def _is_number(value) -> bool:
 
 def write_figure(figure: Figure, path: str | os.PathLike, dpi: int) -> None:
     """Write aside and rename, so that a reader never meets half a picture."""
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    with write_aside(path) as temporary:
+    with write_aside(target) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi, facecolor=figure.get_facecolor())

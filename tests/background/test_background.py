@@ -109,6 +109,19 @@ def test_it_is_linear_and_does_not_see_what_lies_outside_the_mask(name, head):
     bound = {"joint": 1e-2, "pdf": 0.1}.get(name, 1e-4)
     np.testing.assert_allclose(remove(3 * total.field), 3 * once, atol=bound * np.abs(once).max())
     np.testing.assert_allclose(remove(jnp.where(total.mask, total.field, 7.0)), once, atol=1e-6)
+    # the centre frequency is the scanner's choice
+    off = (remove(total.field + 0.25) - once)[total.mask]
+    np.testing.assert_allclose(off - off.mean(), 0, atol=bound * np.abs(once).max())
+
+
+@pytest.mark.parametrize("name", ["sharp", "resharp", "ismv"])
+def test_a_ball_of_one_voxel_is_refused_or_left_out(name, head):
+    total, _ = head
+    least = float(total.geometry.voxel_size.max()) / 2
+    with pytest.raises(ValueError, match="radius must be above half of the voxel's longest edge"):
+        METHODS[name](total, radius=least)
+    wide = METHODS["vsharp"](total, radii=(4.0,))
+    np.testing.assert_array_equal(METHODS["vsharp"](total, radii=(4.0, least)).field, wide.field)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -7,6 +7,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -202,6 +203,28 @@ def test_nan_around_the_head_is_no_mask(folder, scan):
     np.testing.assert_allclose(
         chi_of(folder, folder / "around.nii"), chi_of(folder, folder / "field.nii.gz"), atol=1e-6
     )
+
+
+def test_zeros_within_the_head_are_told_and_of_whole_numbers_are_its_fields(folder, scan, capsys):
+    step = np.abs(scan[2]).max() / 20
+    whole = np.where(scan[1], np.rint(scan[2] / step), 0)
+    image = nib.Nifti1Image(whole.astype(np.int16), affine())
+    image.header.set_slope_inter(step, 0)
+    nib.save(image, folder / "whole.nii")
+    held = write(folder / "held.nii", step * whole)
+    capsys.readouterr()
+    infer(folder / "whole.nii", "--method", "tkd", "--no-figure", "--save-stages")
+    assert "voxels of zero within the head are taken for its field's" in capsys.readouterr().out
+    infer(held, "--method", "tkd", "--no-figure", "--save-stages")
+    assert "voxels of zero within the head are left out of the mask" in capsys.readouterr().out
+    kept = [load_volume(folder / f"{name}_desc-qsm_mask.nii.gz").data.sum() for name in ("whole", "held")]
+    assert kept[1] < kept[0] <= scan[1].sum()
+
+
+def test_units_that_cannot_be_are_refused_of_a_field_too(folder, capsys):
+    words = (folder / "field.nii.gz", "--units", "rad")
+    assert infer(*words, "--b0", 3, "--te", 20) == 2 and "must be in seconds, got 20" in capsys.readouterr().err
+    assert infer(*words, "--b0", 30000, "--te", 0.02) == 2 and "must be in tesla" in capsys.readouterr().err
 
 
 def test_a_number_stands_for_a_noise_map(folder, scan):

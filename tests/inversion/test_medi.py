@@ -111,6 +111,13 @@ def test_so_many_differences_are_free_and_they_are_the_largest(percentage):
     assert slopes[edges == 0].min() > slopes[edges == 1].max() - 1e-6
 
 
+def test_a_flat_magnitude_has_no_edges_but_the_rim():
+    rounded = np.float32(1) + np.float32(1e-7) * np.random.default_rng(0).normal(size=MASK.shape).astype(np.float32)
+    edges = edge_weights(jnp.asarray(rounded), jnp.asarray(MASK), GRID)
+    for axis, free in enumerate(edges):
+        assert np.asarray(free)[MASK & np.roll(MASK, -1, axis)].all()
+
+
 def test_merit_takes_the_weight_off_outliers_as_published():
     weights = np.where(MASK, 1 + 0.3 * RNG.random(SHAPE), 0)
     error = np.where(MASK, 0.03 * RNG.normal(size=SHAPE), 0)

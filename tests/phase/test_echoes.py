@@ -131,6 +131,27 @@ def test_phase_alone_is_enough():
     np.testing.assert_allclose(less_the_median(np.asarray(one.field) - FIELD)[BALL], 0, atol=1e-4)
 
 
+@pytest.mark.parametrize("te", [ONE, TWO])
+def test_phase_without_a_magnitude_still_tells_its_noise(te):
+    flat = signal(te) / np.abs(signal(te))
+    rng = np.random.default_rng(1)
+    noisy = flat + 0.02 * (rng.normal(size=flat.shape) + 1j * rng.normal(size=flat.shape))
+    told = np.asarray(fit_echoes(echoes_from_phase(np.angle(noisy)), te, B0, BALL).noise)[BALL]
+    c = np.asarray(radians_per_ppm(B0, np.asarray(te)))
+    seen = 0.02 / c[0] if te is ONE else 0.02 * np.sqrt(2) / (c[1] - c[0])
+    assert 0.6 * seen < np.mean(told) < 1.5 * seen
+
+
+def test_nan_outside_the_mask_is_nothing_and_inside_refused():
+    broken = signal(EVEN)
+    broken[:, ~BALL] = np.nan
+    expected = fit_echoes(np.where(BALL, signal(EVEN), 0), EVEN, B0, BALL)
+    np.testing.assert_array_equal(fit_echoes(broken, EVEN, B0, BALL).field, expected.field)
+    broken[:, 8, 8, 8] = np.nan
+    with pytest.raises(ValueError, match="signal must be finite inside the mask, got 4 values"):
+        fit_echoes(broken, EVEN, B0, BALL)
+
+
 def test_voxels_without_signal_are_finite_and_untrusted():
     empty = signal(EVEN, 1.0)
     empty[:, 8, 8, 8] = 0

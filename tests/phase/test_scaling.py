@@ -56,6 +56,8 @@ def test_a_factor_on_floating_point_radians_is_refused_by_name():
     [
         (TRUTH * 1e-3, {}, "must reach beyond"),
         (TRUTH / np.abs(TRUTH).max(), {}, "could be units of pi"),
+        ((TRUTH - TRUTH.min()) / np.ptp(TRUTH), {}, "could be turns, from 0 to 1"),
+        ((TRUTH - TRUTH.min()) / np.ptp(TRUTH) - 0.5, {}, "could be turns, from -0.5 to 0.5"),
         (TRUTH * 3, {}, "fits no scanner's rule"),
         (np.round(TRUTH * 20000), {}, "fits no scanner's rule"),
         (np.round(TRUTH * 900), {}, "siemens or mrad"),

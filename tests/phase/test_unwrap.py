@@ -105,3 +105,22 @@ def test_shapes_that_do_not_fit_are_refused():
         unwrap_echoes(np.zeros((4, 4, 4), np.float32), (0.01,))
     with pytest.raises(ValueError, match=r"magnitude\.shape"):
         unwrap_echoes(np.zeros((2, 4, 4, 4)), TWO, magnitude=np.ones((4, 4, 4)))
+
+
+def test_a_mask_in_many_parts_is_moved_part_by_part():
+    mask = np.zeros(BALL.shape, bool)
+    mask[::3, ::3, ::3] = mask[1::3, ::3, ::3] = True
+    phase = wrapped(0.2 * BOWL + 2)
+    unwrapped = np.asarray(unwrap(phase, mask))
+    np.testing.assert_array_equal(unwrapped[~mask], phase[~mask].astype(np.float32))
+    assert np.ptp(unwrapped[mask]) < TURN + np.ptp(0.2 * BOWL[mask])
+    np.testing.assert_allclose(np.cos(unwrapped - phase), 1, atol=1e-5)
+
+
+def test_nan_outside_the_mask_comes_back_and_inside_is_refused():
+    phase = np.where(BALL, wrapped(BOWL), np.nan)
+    unwrapped = np.asarray(unwrap(phase, BALL))
+    assert np.isnan(unwrapped[~BALL]).all() and np.isfinite(unwrapped[BALL]).all()
+    phase[tuple(np.argwhere(BALL)[0])] = np.nan
+    with pytest.raises(ValueError, match="phase must be finite inside the mask, got 1 values"):
+        unwrap(phase, BALL)

@@ -21,9 +21,17 @@ def test_without_a_mask_the_field_is_known_everywhere():
     assert field_map(np.ones(GRID.shape), None, GRID).mask.all()
 
 
-def test_a_noise_of_zero_is_refused():
-    with pytest.raises(ValueError, match="noise must be above zero in the mask"):
-        field_map(np.ones(GRID.shape), None, GRID, noise=0.0)
+@pytest.mark.parametrize("name", ["noise", "magnitude"])
+def test_a_noise_or_magnitude_of_zero_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be above zero in the mask"):
+        field_map(np.ones(GRID.shape), None, GRID, **{name: np.zeros(GRID.shape)})
+
+
+@pytest.mark.parametrize("kind", [">f4", ">i2", "<f4"])
+def test_any_byte_order_is_read(kind):
+    values = np.arange(np.prod(GRID.shape)).reshape(GRID.shape)
+    made = field_map(values.astype(kind), (values > 5).astype(kind), GRID, noise=np.ones(GRID.shape, kind))
+    np.testing.assert_array_equal(made.field, np.where(values > 5, values, 0))
 
 
 def test_several_fields_at_once_are_refused():
