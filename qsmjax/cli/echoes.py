@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from qsmjax.cli.errors import UserError
-from qsmjax.cli.scan import Scan, as_magnitude, grid_of, on_grid, read_mask, single_volume, without_nan
+from qsmjax.cli.scan import Scan, as_magnitude, grid_of, on_grid, read_mask, read_noise, single_volume, without_nan
 from qsmjax.cli.stages import Stage
 from qsmjax.cli.told import check_units, echo_times, field_strength
 from qsmjax.io.nifti import NiftiVolume, load_volume, number_order
@@ -31,8 +31,9 @@ two of four echoes were swapped, 40 to 50 % in other orders and of a readout to 
 def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     """Load phase, magnitude and mask as the arguments of `infer --input phase` say, and make the total field.
 
-    Echo times, field strength and manufacturer come from the flags, else params.json, else the JSON sidecars that stand
-    beside the phase files (BIDS: EchoTime, ImagingFrequency before MagneticFieldStrength, Manufacturer).
+    Echo times and field strength come from the flags, else, as the manufacturer, from params.json, else the JSON
+    sidecars that stand beside the phase files (BIDS: EchoTime, ImagingFrequency before MagneticFieldStrength,
+    Manufacturer). A noise that is given stands for the one that the echoes tell.
 
     Args:
       args: those of `infer`.
@@ -65,11 +66,15 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     else:
         raise UserError("--mask must be given where there is no --magnitude to find the head from")
     stored, mask, lost = without_nan(stored, mask, first.path, to_mask=args.nan_to_mask)
-    maker = sidecars[0].get("Manufacturer")
+    maker = parameters.manufacturer or sidecars[0].get("Manufacturer")
     scaled = scaled_phase(stored, first, args, maker if isinstance(maker, str) else None)
     notes += [*lost, f"phase scaled as {scaled.rule}"]
     signal = echoes_from_phase(scaled.phase, magnitude)
-    return scan_of_echoes(stage, signal, te, b0, mask, grid, volume=first, b0_source=b0_source, notes=notes)
+    scan = scan_of_echoes(stage, signal, te, b0, mask, grid, volume=first, b0_source=b0_source, notes=notes)
+    if not args.noise:
+        return scan
+    noise = read_noise(args.noise, first, np.asarray(scan.field_map.mask))
+    return dataclasses.replace(scan, field_map=scan.field_map.replace(noise=jnp.asarray(noise, jnp.float32)))
 
 
 def in_order(paths: Sequence[str]) -> list[Path]:

@@ -55,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--params",
         metavar="JSON",
-        help='{"TE": [s], "B0": T, "B0_dir": [x, y, z], "voxel_size": [mm], "affine": 4x4}, each optional',
+        help='{"TE": [s], "B0": T, "B0_dir": [x, y, z], "voxel_size": [mm], "affine": 4x4, "Manufacturer": "GE"}, each '
+        "optional",
     )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--method", metavar="NAME", help="the inversion: see --list-methods; default: learned")
@@ -72,7 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--b0", type=positive, metavar="T", help="field strength [tesla]")
     add("--te", type=positive, nargs="+", metavar="S", help="echo time, or times [seconds]")
     add("--b0-dir", type=float, nargs=3, metavar=("X", "Y", "Z"), help="direction of B0 in voxel axes; default: affine")
-    add("--noise", metavar="STD", help="standard deviation of the field's noise, in the same units: a map, or a number")
+    add(
+        "--noise",
+        metavar="STD",
+        help="standard deviation of the field's noise, in its units, of phase [ppm]: a map, or a number",
+    )
     add(
         "--magnitude",
         nargs="+",
@@ -104,8 +109,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("FIELD must be given: the field to invert, or phase with --input phase (.nii or .nii.gz)")
     if args.labels and not args.report:
         raise UserError("--labels must come with --report, which shows the regions, got it alone: add --report")
-    if args.noise and args.input in ("phase", "kspace"):
-        raise UserError(f"--noise must go with a field, got --input {args.input}: its echoes tell their own noise")
+    if args.noise and args.input == "kspace":
+        raise UserError("--noise must go with a field or phase, got --input kspace: its echoes tell their own noise")
     if args.nan_to_mask and args.input == "kspace":
         raise UserError("--nan-to-mask must go with a field or phase, got --input kspace: mend the file")
     started = time.perf_counter()

@@ -79,9 +79,7 @@ def read_scan(args: argparse.Namespace) -> Scan:
     te = times[0] if len(times) == 1 else None
     convert = lambda values: np.asarray(to_ppm(values, args.units, b0=b0, te=te))
     field = _checked(convert(data), mask, args)
-    noise = convert(_noise(args.noise, volume)) if args.noise else None
-    if noise is not None and not (np.isfinite(noise[mask]).all() and noise[mask].min() > 0):
-        raise UserError(f"{args.noise} must be a standard deviation above zero inside the mask, got zeros or NaN there")
+    noise = convert(read_noise(args.noise, volume, mask)) if args.noise else None
     if args.magnitude and len(args.magnitude) != 1:
         raise UserError(f"--magnitude must be one image for a field, got {len(args.magnitude)}")
     magnitude = on_grid(load_volume(args.magnitude[0]), volume, "magnitude") if args.magnitude else None
@@ -93,13 +91,19 @@ def read_scan(args: argparse.Namespace) -> Scan:
     return Scan(made, volume, b0_source, b0, tuple(times), (*notes, *filled, *more))
 
 
-def _noise(words: str, volume: NiftiVolume) -> np.ndarray:
-    """Read a noise map, or fill one with the number that stands for it."""
+def read_noise(words: str, volume: NiftiVolume, mask: np.ndarray) -> np.ndarray:
+    """Read a noise map, or fill one with the number that stands for it.
+
+    Raises:
+      UserError: if it is not above zero in the mask.
+    """
     try:
-        level = float(words)
+        noise = np.full(volume.shape[:3], float(words), np.float32)
     except ValueError:
-        return on_grid(load_volume(words), volume, "noise")
-    return np.full(volume.shape[:3], level, np.float32)
+        noise = on_grid(load_volume(words), volume, "noise")
+    if not (np.isfinite(noise[mask]).all() and noise[mask].min(initial=np.inf) > 0):
+        raise UserError(f"{words} must be a standard deviation above zero inside the mask, got zeros or NaN there")
+    return noise
 
 
 def single_volume(volume: NiftiVolume) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from qsmjax.io.aside import write_aside
 
-KEYS = ("TE", "B0", "B0_dir", "voxel_size", "affine")
+KEYS = ("TE", "B0", "B0_dir", "voxel_size", "affine", "Manufacturer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,7 @@ class ScanParameters:
       b0_dir: direction of B0 in voxel axes.
       voxel_size: edges of a voxel [mm].
       affine: rows of the 4x4, voxel index to world [mm], of k-space, whose file has none.
+      manufacturer: of the scanner: some store phase with the other sign.
     """
 
     te: tuple[float, ...] | None = None
@@ -30,10 +31,13 @@ class ScanParameters:
     b0_dir: tuple[float, ...] | None = None
     voxel_size: tuple[float, ...] | None = None
     affine: tuple[tuple[float, ...], ...] | None = None
+    manufacturer: str | None = None
 
 
 def load_parameters(path: str | Path) -> ScanParameters:
-    """Read {"TE": [s], "B0": T, "B0_dir": [x, y, z], "voxel_size": [mm], "affine": 4x4 [mm]}, each key optional.
+    """Read {"TE": [s], "B0": T, "B0_dir": [x, y, z], "voxel_size": [mm], "affine": 4x4 [mm], "Manufacturer": "GE"}.
+
+    Each key is optional.
 
     Raises:
       FileNotFoundError: if it is not there.
@@ -49,7 +53,10 @@ def load_parameters(path: str | Path) -> ScanParameters:
     if te and max(te) > 1:
         raise ValueError(f"{path}: TE must be in seconds, got {max(te):g}: divide milliseconds by 1000")
     b0_dir = _numbers(path, values, "B0_dir", count=3)
-    return ScanParameters(te, b0[0] if b0 else None, b0_dir, size, _affine(path, values))
+    maker = values.get("Manufacturer")
+    if not isinstance(maker, str | None):
+        raise ValueError(f"{path}: Manufacturer must be a name, got {str(maker)[:80]}")
+    return ScanParameters(te, b0[0] if b0 else None, b0_dir, size, _affine(path, values), maker)
 
 
 def load_json(path: str | Path) -> dict[str, Any]:

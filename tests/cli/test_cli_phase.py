@@ -206,11 +206,25 @@ def test_nan_in_phase_is_taken_out_where_it_may_be(tmp_path, head, capsys):
     assert load_volume(tmp_path / "phase_desc-qsm_mask.nii.gz").data[inner] == 0
 
 
+def test_a_noise_that_is_given_and_the_makers_sign_are_heeded(tmp_path, head):
+    phase = write(tmp_path / "phase.nii.gz", np.moveaxis(np.angle(head[4]), 0, -1))
+    mask = write(tmp_path / "mask.nii.gz", head[1])
+    words = (phase, "--input", "phase", "--mask", mask, "--preset", "fast", "--no-figure", "--quiet", "--save-stages")
+    fields = []
+    for maker in ("Siemens", "GE MEDICAL SYSTEMS"):
+        (tmp_path / "params.json").write_text(json.dumps({"TE": TE, "B0": B0, "Manufacturer": maker}))
+        assert infer(*words, "--params", tmp_path / "params.json", "--noise", 0.004) == 0
+        fields.append(load_volume(tmp_path / "phase_desc-total_fieldmap.nii.gz").data)
+    np.testing.assert_allclose(fields[1], -fields[0], atol=1e-5)
+    noise = load_volume(tmp_path / "phase_desc-noise_fieldmap.nii.gz").data
+    np.testing.assert_allclose(noise[noise > 0], 0.004, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("scale", "words", "message"),
     [
         (0.001, [], "--phase-units"),
-        (1, ["--te", *TE, "--noise", "nowhere.nii"], "--noise must go with a field"),
+        (1, ["--te", *TE, "--noise", "0"], "0 must be a standard deviation above zero inside the mask"),
         (1, ["--te", "0.004", "0.010"], "one echo time for each of 3 echoes, got 2"),
         (1, ["--te", "0.010", "0.004", "0.018"], "te"),
         (1, [], "--mask must be given where there is no --magnitude"),
