@@ -74,7 +74,8 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     if not args.noise:
         return scan
     noise = read_noise(args.noise, first, np.asarray(scan.field_map.mask))
-    return dataclasses.replace(scan, field_map=scan.field_map.replace(noise=jnp.asarray(noise, jnp.float32)))
+    field_map = dataclasses.replace(scan.field_map, noise=jnp.asarray(noise, jnp.float32))
+    return dataclasses.replace(scan, field_map=field_map)
 
 
 def in_order(paths: Sequence[str]) -> list[Path]:

@@ -12,11 +12,13 @@ import multiprocessing.connection
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from qsmjax.cli.participant import Job, Outcome, work
 
 ATTEMPTS = 2
+CONTROL_GROUPS, OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 Work = Callable[[Job], Outcome]
 
@@ -67,11 +69,24 @@ def room(limit: int | None = None) -> int:
     if limit is not None:
         return limit
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            told = dict(line.split(":", 1) for line in file)
-        return int(0.9 * 1024 * int(told["MemAvailable"].split()[0]))
+        told = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("ascii").splitlines())
+        free = 1024 * int(told["MemAvailable"].split()[0])
     except (OSError, KeyError, ValueError):
         return int(0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return int(0.9 * min(free, *_left_in_groups()))
+
+
+def _left_in_groups() -> list[float]:
+    """Return what is left within the limits of this process' control groups [bytes]: of containers, and of SLURM."""
+    left = [float("inf")]
+    with contextlib.suppress(OSError):
+        own = CONTROL_GROUPS / OWN_GROUP.read_text("ascii").strip().rpartition(":")[2].lstrip("/")
+        for folder in (own, *own.parents[: len(own.parts) - len(CONTROL_GROUPS.parts)]):
+            # files that are kept in memory make way, so that what is taken is the rest; "max" is no number: no limit
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                taken = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+                left.append(int((folder / "memory.max").read_text("ascii")) - int(taken["anon"]))
+    return left
 
 
 def _fits(job: Job, running, memory: int) -> bool:

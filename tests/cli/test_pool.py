@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qsmjax.cli import pool
 from qsmjax.cli.memory import memory_of
 from qsmjax.cli.participant import Job, Outcome, Settings
 from qsmjax.cli.pool import room, run_here
@@ -92,3 +93,17 @@ def test_broken_headers_cost_no_more_than_to_find_out(tmp_path):
     (tmp_path / "x.nii").write_bytes(b"no header")
     assert memory_of(Run({"sub": "1"}, "MEGRE", Path(), {"phase": (tmp_path / "x.nii",)})) < 2 * GIB
     assert room(5) == 5 and room() > 0
+
+
+def test_room_is_what_a_containers_or_a_jobs_limit_leaves(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "CONTROL_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(pool, "OWN_GROUP", tmp_path / "own")
+    (tmp_path / "own").write_text("0::/job/task\n")
+    task = tmp_path / "cgroup" / "job" / "task"
+    task.mkdir(parents=True)
+    for folder, limit in ((task, "max"), (task.parent, str(200 << 20))):
+        (folder / "memory.max").write_text(limit + "\n")
+        (folder / "memory.stat").write_text(f"anon {100 << 20}\nfile {90 << 20}\n")
+    assert room() == int(0.9 * (100 << 20))
+    (task.parent / "memory.max").write_text("max\n")
+    assert room() > 100 << 20
