@@ -10,6 +10,7 @@ from qsmjax.cli.echoes import scan_of_echoes
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import Scan, grid_of, read_mask
 from qsmjax.cli.stages import Stage
+from qsmjax.cli.told import check_units
 from qsmjax.io.kspace import load_kspace
 from qsmjax.io.nifti import NiftiVolume, load_volume, new_volume
 from qsmjax.io.sidecar import ScanParameters, load_parameters
@@ -58,6 +59,7 @@ def read_images(args: argparse.Namespace, recon: Stage) -> Images:
         raise UserError(
             f"{args.field[0]} must come with a field strength, got none: give B0 [T] in params.json (or --b0)"
         )
+    check_units(said.te, said.b0, "--b0" if args.b0 else "params")
     shape = kspace.shape[2:]
     given = load_volume(args.mask) if args.mask else None
     volume = _grid_volume(np.zeros(shape, np.float32), said, given, args.field[0])

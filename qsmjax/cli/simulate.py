@@ -12,6 +12,8 @@ multi-coil k-space, params.json and mask: what `qsmjax cosmos` takes.
 """
 
 import argparse
+import itertools
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,26 +72,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       UserError: if an argument cannot be.
     """
-    if not 1 <= args.orientations <= len(ORIENTATIONS):
-        raise UserError(f"--orientations must be 1 to {len(ORIENTATIONS)}, got {args.orientations}")
-    for name, value in (("voxel-size", min(args.voxel_size)), ("snr", args.snr), ("b0", args.b0)):
-        if not 0 < value < np.inf:
-            raise UserError(f"--{name} must be positive, got {value:g}")
-    if not np.isfinite(args.anisotropy):
-        raise UserError(f"--anisotropy must be a number of ppm, got {args.anisotropy}")
-    if len(args.te) < 2 or min(args.te) <= 0 or list(args.te) != sorted(set(args.te)):
-        raise UserError(f"--te must be two or more growing times in seconds, got {list(args.te)}")
-    if args.coils < 0 or min(args.acceleration) < 1:
-        raise UserError(
-            f"--coils must not be negative, and --acceleration at least 1 along y and z, got {args.coils} and "
-            f"{args.acceleration}"
-        )
+    _check_arguments(args)
     tilt = args.tilt if args.tilt is not None else (25.0 if args.orientations > 1 else 0.0)
     out = Path(args.out)
-    for number, path in enumerate(volume_files(args.labels)):
+    for number, (name, path) in enumerate(subjects(volume_files(args.labels)).items()):
         key = jax.random.fold_in(jax.random.key(args.seed), number)
         head = read_head(key, path, warp=args.warp, lesions=LESIONS[args.lesions], age=args.age)
-        name = f"sub-{path.name.split('.')[0].replace('_', '').replace('-', '')}"
         for index in range(args.orientations):
             # an oblique scan is an oblique grid; another orientation is a head that was turned
             several = args.orientations > 1
@@ -116,10 +104,61 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_arguments(args: argparse.Namespace) -> None:
+    """Refuse what cannot be before anything is read."""
+    if not 1 <= args.orientations <= len(ORIENTATIONS):
+        raise UserError(f"--orientations must be 1 to {len(ORIENTATIONS)}, got {args.orientations}")
+    for name in ("voxel_size", "snr", "b0", "age"):
+        value = getattr(args, name)
+        # an age that is not given is drawn
+        if value is not None and not np.all((np.asarray(value) > 0) & np.isfinite(value)):
+            raise UserError(f"--{name.replace('_', '-')} must be positive and finite, got {value}")
+    for name, unit in (("anisotropy", "ppm"), ("tilt", "degrees")):
+        value = getattr(args, name)
+        if value is not None and not np.isfinite(value):
+            raise UserError(f"--{name} must be a number of {unit}, got {value}")
+    if len(args.te) < 2 or not all(0 < a < b < np.inf for a, b in itertools.pairwise(args.te)):
+        raise UserError(f"--te must be two or more growing times in seconds, got {list(args.te)}")
+    if args.coils < 0 or min(args.acceleration) < 1:
+        raise UserError(
+            f"--coils must not be negative, and --acceleration at least 1 along y and z, got {args.coils} and "
+            f"{args.acceleration}"
+        )
+
+
+def subjects(paths: Sequence[Path]) -> dict[str, Path]:
+    """Name the subject of each label map after its file, as BIDS does: letters and digits behind sub-.
+
+    Raises:
+      UserError: if two have the same name, or one has none.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        # "sub" of a subject's name, but not that of a word
+        label = re.sub("[^0-9A-Za-z]", "", re.sub("^sub(?![a-z])", "", stem))
+        if not label:
+            raise UserError(f"{path} must have letters or digits in its name, to name the subject by: rename it")
+        name = f"sub-{label}"
+        if name in found:
+            raise UserError(
+                f"label maps must have names that differ in letters or digits, got {found[name]} and {path}, both "
+                f"{name}: rename one"
+            )
+        found[name] = path
+    return found
+
+
 def read_head(key: jax.Array, path: Path, *, warp: bool = False, **options) -> Anatomy:
-    """Read a label map, bend it where asked, and make a head of it, with the options of `simulate.anatomy`."""
+    """Read a label map, bend it where asked, and make a head of it, with the options of `simulate.anatomy`.
+
+    Raises:
+      ValueError: if it does not hold whole numbers.
+    """
     volume = load_volume(path)
-    labels = np.rint(volume.data).astype(np.int32)
+    if not np.all(np.isfinite(volume.data) & (volume.data == np.rint(volume.data))):
+        raise ValueError(f"{path} must hold whole numbers, got others: is it a label map?")
+    labels = volume.data.astype(np.int32)
     if warp:
         labels = warp_labels(jax.random.fold_in(key, 0), labels, volume.affine)
     return anatomy(key, labels, volume.affine, **options)

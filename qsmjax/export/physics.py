@@ -63,8 +63,9 @@ def scan(frame: Frame, field: Value, mask: Value, noise: Value, magnitude: Value
     known = graph.node("Greater", noise * mask, 0.0, kind=BOOL)
     told = graph.node("Greater", graph.total(noise * mask), 0.0, kind=BOOL)
     seen = graph.node("Greater", graph.total(magnitude * mask), 0.0, kind=BOOL)
-    trust = graph.where(known, 1 / graph.where(known, noise, 1.0), 0.0)
-    trust = graph.where(told, trust, graph.node("Max", magnitude * mask, 0.0))
+    # no noise: not measured there
+    precision = graph.where(known, 1 / graph.where(known, noise, 1.0), 0.0)
+    trust = graph.where(told, precision, graph.node("Max", magnitude * mask, 0.0))
     either = graph.node("Or", told, seen)
     mean = graph.where(either, graph.total(trust) / graph.total(mask), 1.0)
     trust = graph.where(either, graph.node("Min", trust / mean, LARGEST_WEIGHT), mask)
@@ -73,9 +74,9 @@ def scan(frame: Frame, field: Value, mask: Value, noise: Value, magnitude: Value
     level = graph.node("Max", graph.node("Max", level, extent * LEAST_NOISE), 1e-6)
     # the magnitude shows the edges where the noise is the same everywhere
     most = graph.node("ReduceMax", noise * mask, keepdims=1)
-    least = graph.node("ReduceMin", noise + (1 - mask) * most, keepdims=1)
+    least = graph.node("ReduceMin", graph.where(known, noise, most), keepdims=1)
     flat = graph.node("Not", graph.node("Greater", most, 1.001 * least, kind=BOOL))
-    signal = graph.where(told, 1 / graph.node("Max", noise, 1e-9), magnitude)
+    signal = graph.where(told, precision, magnitude)
     signal = graph.where(graph.node("And", flat, seen), magnitude, signal)
     largest = graph.node("ReduceMax", signal * mask, keepdims=1)
     signal = graph.node("Log", graph.node("Max", graph.node("Max", signal, largest * 1e-6), 1e-30))

@@ -139,9 +139,14 @@ def upsample3d(maps: Maps, weights: Float[Array, "2 2 2 c d"]) -> Float[Array, "
 
 
 def max_pool3d(maps: Maps) -> Float[Array, "n x2 y2 z2 c"]:
-    """Take the maximum over blocks of 2x2x2; sizes are even."""
-    n, x, y, z, channels = maps.shape
-    return maps.reshape(n, x // 2, 2, y // 2, 2, z // 2, 2, channels).max(axis=(2, 4, 6))
+    """Take the maximum over blocks of 2x2x2; sizes are even.
+
+    Pair by pair: the gradient of a maximum over axes is shared among the values equal to it, and 0/0 where XLA computes
+    the values anew and rounds them otherwise, so that none is.
+    """
+    for axis in (1, 2, 3):
+        maps = jnp.maximum(*(lax.slice_in_dim(maps, first, None, 2, axis) for first in (0, 1)))
+    return maps
 
 
 def _pad(maps: Maps, size: tuple[int, int, int]) -> Float[Array, "n x2 y2 z2 c"]:

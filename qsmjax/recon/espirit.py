@@ -55,7 +55,7 @@ def espirit(
       soft: eigenvalues at which the weight leaves 0 and reaches 1.
 
     Raises:
-      ValueError: if the region is smaller than the kernel.
+      ValueError: if the region is smaller than the kernel, or the kernel is not three counts.
 
     References:
       Uecker et al., Magn. Reson. Med. 71:990 (2014), doi:10.1002/mrm.24751.

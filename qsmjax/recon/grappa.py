@@ -7,6 +7,9 @@ fitted by least squares to the fully sampled centre. k-space is (coil, x, y, z),
 lattice spans y and z. Weights and filling are pure functions of static shapes.
 """
 
+import numbers
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -40,7 +43,7 @@ def grappa(
       The full k-space.
 
     Raises:
-      ValueError: if the calibration region is too small for the kernel.
+      ValueError: if the calibration region is too small for the kernel, or the kernel is not three counts.
 
     References:
       Griswold et al., Magn. Reson. Med. 47:1202 (2002), doi:10.1002/mrm.10171.
@@ -164,8 +167,16 @@ def grappa_fill(
     return jnp.where(jnp.any(full != 0, axis=(0, 1)), full, dense)
 
 
-def trim_kernel(kernel_size: tuple[int, int, int], shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Shrink a kernel to one sample along axes of one sample."""
+def trim_kernel(
+    kernel_size: Sequence[int], shape: tuple[int, ...], *, name: str = "kernel_size"
+) -> tuple[int, int, int]:
+    """Shrink a kernel to one sample along axes of one sample.
+
+    Raises:
+      ValueError: if it is not three positive counts; the line calls it by its name.
+    """
+    if len(kernel_size) != 3 or not all(isinstance(k, numbers.Integral) and k > 0 for k in kernel_size):
+        raise ValueError(f"{name} must be three positive counts, along x, y, z, got {kernel_size}")
     x, y, z = (1 if n == 1 else k for k, n in zip(kernel_size, shape[-3:]))
     return x, y, z
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex
 
+from qsmjax.numerics.options import check_option
 from qsmjax.recon.combine import combine, kspace_to_image
 from qsmjax.recon.espirit import espirit
 from qsmjax.recon.grappa import grappa_fill, grappa_weights, trim_kernel
@@ -43,7 +44,8 @@ def reconstruct(
       One image an echo, echo x y z, in the units of the coils' images.
 
     Raises:
-      ValueError: if the axes do not fit, echoes are sampled differently, or the full centre is too small.
+      ValueError: if the axes do not fit, echoes are sampled differently, the full centre is too small, a kernel is not
+        three counts, or an option is out of its range.
 
     References:
       Griswold et al., Magn. Reson. Med. 47:1202 (2002), doi:10.1002/mrm.10171.
@@ -55,6 +57,11 @@ def reconstruct(
         raise ValueError(
             f"kspace must be complex with the axes echo coil x y z, got {echoes.dtype} of shape {echoes.shape}"
         )
+    size = trim_kernel(kernel_size, echoes.shape)
+    map_size = trim_kernel(map_kernel, echoes.shape, name="map_kernel")
+    if not 0 < map_threshold < 1:
+        raise ValueError(f"map_threshold must be above 0 and below 1, a part of the largest, got {map_threshold}")
+    check_option("regularisation", regularisation, zero=True)
     sampling = find_sampling(echoes[0])
     sampled = np.any(echoes != 0, axis=(1, 2))
     other = np.flatnonzero(np.any(sampled != sampled[0], axis=(1, 2)))
@@ -62,11 +69,11 @@ def reconstruct(
         raise ValueError(f"kspace must be sampled alike in all echoes, got another pattern in echo {other[0] + 1}")
     (y0, y1), (z0, z1) = sampling.calibration
     region = echoes[0][:, :, y0:y1, z0:z1]
-    maps = _espirit(_middle(region), echoes.shape[2:], kernel_size=map_kernel, threshold=map_threshold).maps
+    maps = _espirit(_middle(region), echoes.shape[2:], kernel_size=map_size, threshold=map_threshold).maps
     # echo after echo: the coils of one are most of what has to be in memory
     if sampling.acceleration == (1, 1):
         return jnp.stack([_combine(echo, maps) for echo in echoes])
-    size, acceleration = trim_kernel(kernel_size, echoes.shape), sampling.acceleration
+    acceleration = sampling.acceleration
     weights = _weights(region, acceleration, kernel_size=size, regularisation=regularisation)
     filled = (_fill(echo, weights, acceleration, sampling.offset, kernel_size=size) for echo in echoes)
     return jnp.stack([_combine(echo, maps) for echo in filled])

@@ -68,19 +68,24 @@ def anatomy(
       key: random key; the same key gives the same head.
       labels: integers, x y z.
       affine: 4x4, voxel index to world [mm].
-      table: numbers of each tissue; a number in no row counts as muscle.
+      table: numbers of each tissue, named as in `simulate.tissue`; a number in no row counts as muscle.
       age: [years], which sets the iron of the basal ganglia; None to draw it from 20 to 75.
       veins: how many trees of veins.
       lesions: what else to place.
 
     Raises:
-      ValueError: if the labels are not three-dimensional integers, or hold no brain.
+      ValueError: if the labels are not three-dimensional integers, or hold no brain, or a tissue of the table is in
+        neither `TISSUES` nor `OUTSIDE`.
     """
     labels, affine = np.asarray(labels), np.asarray(affine, np.float64)
     if labels.ndim != 3 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be integers with the axes x, y, z, got {labels.dtype} of shape {labels.shape}")
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    names = (*(name for name in table), *(name for name in NUCLEI if name not in table))
+    known = (*TISSUES, *OUTSIDE)
+    if unknown := [name for name in table if name not in known]:
+        raise ValueError(f"table must name tissues of simulate.tissue, got {unknown[0]!r}: use {', '.join(known)}")
+    # all of them: what is in no row is placed, or filled, or found around the head
+    names = (*table, *(name for name in known if name not in table))
     classes = _classes(labels, table, names)
     _place_nuclei(rng, classes, names, affine)
     brain = _brain_mask(classes, names, np.linalg.norm(affine[:3, :3], axis=0))
@@ -95,21 +100,20 @@ def anatomy(
 def _classes(labels: np.ndarray, table: Mapping[str, Sequence[int]], names: Sequence[str]) -> np.ndarray:
     if labels.min() < 0:
         raise ValueError(f"labels must not be negative, got {int(labels.min())}: is it a label map?")
-    lookup = np.full(
-        int(max(labels.max(), max(max(row) for row in table.values()))) + 1, names.index("muscle"), np.uint8
-    )
+    largest = max([int(labels.max()), *(number for row in table.values() for number in row)])
+    lookup = np.full(largest + 1, names.index("muscle"), np.uint8)
     for name, numbers in table.items():
         lookup[list(numbers)] = names.index(name)
     return lookup[labels]
 
 
 def _place_nuclei(rng: np.random.Generator, classes: np.ndarray, names: Sequence[str], affine: np.ndarray) -> None:
-    """Write red nucleus, substantia nigra and dentate nucleus into the classes, one on each side of the midline."""
+    """Write those nuclei into the classes that the label map lacks, one on each side of the midline."""
     homes = {name: np.argwhere(classes == names.index(name)) for name in ("diencephalon", "cerebellar_white")}
     allowed = np.isin(classes, [names.index(n) for n in ("diencephalon", "brainstem", "cerebellar_white", "white")])
     for name, (offset, radii, home) in NUCLEI.items():
         world = homes[home] @ affine[:3, :3].T + affine[:3, 3]
-        if not len(world):
+        if not len(world) or (classes == names.index(name)).any():
             continue
         midline = np.median(world[:, 0])
         for side in (-1, 1):

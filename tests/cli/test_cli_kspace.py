@@ -149,6 +149,14 @@ def test_results_never_replace_what_they_are_made_of(tmp_path, capsys):
     assert {path: path.read_bytes() for path in (tmp_path / "scan").iterdir()} == before
 
 
+@pytest.mark.parametrize("flags", [["--b0", "30000"], ["--te", "5", "12"]])
+def test_units_of_the_flags_are_looked_at(tmp_path, flags, capsys):
+    write_scan(tmp_path / "scan", 0)
+    words = [str(tmp_path / "scan" / "kspace.npy"), "--input", "kspace", "--params", str(tmp_path / "scan/params.json")]
+    assert run_command("infer", [*words, "-o", str(tmp_path / "chi.nii"), *flags]) == 2
+    assert f"must be in {'tesla' if '--b0' in flags else 'seconds'}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("told", ["params", "mask"])
 def test_sizes_without_an_orientation_are_taken_and_b0_is_assumed(tmp_path, told):
     save_kspace(tmp_path / "kspace.npy", np.ones((1, 2, 6, 7, 8), np.complex64))

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from qsmjax.cli.main import main
+from qsmjax.export import physics
 from qsmjax.export.correction import correction
+from qsmjax.export.fourier import frame
 from qsmjax.export.graph import Graph
 from qsmjax.export.model import learned_model
 from qsmjax.inference.learned import learned_inversion
@@ -113,6 +115,25 @@ def test_the_chain_is_the_same_with_stages_of_any_depth():
     made = run(learned_model(build(DEEP), variables, card), scan)
     # weights as drawn enlarge what the first stage rounds otherwise
     assert_same(made, learned_inversion(build(DEEP), variables, card)(scan), np.asarray(scan.mask), 5e-5)
+
+
+@pytest.mark.parametrize("rise", [0.02, 0.0], ids=["noise that varies", "flat noise"])
+def test_voxels_without_noise_tell_no_edges(rise):
+    """They were not measured: the noise of the others, or the magnitude where that is flat, shows the structure."""
+    shape, scan = (24, 20, 18), ball((24, 20, 18), (9, 7, 6), "magnitude")
+    noise = np.broadcast_to(NOISE * (1 + rise * np.arange(24.0)[:, None, None]), shape).astype(np.float32)
+    noise = np.where(np.indices(shape).sum(0) % 9 == 0, 0, noise)
+    expected = jax.jit(unrolled.start)(scan.field, scan.mask, scan.geometry, noise, scan.magnitude)
+    graph = Graph()
+    volumes = [graph.input(name, shape) for name in ("field", "mask", "noise", "magnitude")]
+    size, b0_dir = (graph.input(name, (3,)) for name in ("voxel_size", "b0_dir"))
+    seen = physics.scan(frame(graph, tuple(graph.integers(n) for n in shape), size, b0_dir), *volumes)
+    made = {name: (part, shape) for name, part in zip(("plain", "sharp"), physics.start(seen))}
+    known = [np.asarray(part * scan.mask, np.float32) for part in (scan.field, 1.0, noise, scan.magnitude)]
+    given = dict(zip(("field", "mask", "noise", "magnitude"), known))
+    given |= {"voxel_size": VOXEL_SIZE, "b0_dir": B0_DIR / np.linalg.norm(B0_DIR)}
+    for ours, theirs in zip(expected, session(graph.model(made, about="", card={})).run(None, given)):
+        assert np.abs(ours - theirs).max() < 1e-5 * np.ptp(ours)
 
 
 @pytest.mark.slow

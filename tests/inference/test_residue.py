@@ -14,12 +14,12 @@ from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import FieldMap, field_map
 from qsmjax.physics.geometry import geometry_from_affine
 
-SHAPE = (40, 36, 32)
-AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
+SHAPE = (30, 28, 24)
+AFFINE = np.diag([4.0, 4.0, 4.0, 1.0])
 AT = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in SHAPE], indexing="ij"))
-RADIUS = np.linalg.norm(AT / np.asarray([16, 15, 14])[:, None, None, None], axis=0)
+RADIUS = np.linalg.norm(AT / np.asarray([12, 11.5, 10.5])[:, None, None, None], axis=0)
 MASK = RADIUS < 1
-BALLS = (((6, 3, 0), 5, 0.1), ((-6, -4, 3), 4, -0.08), ((0, 7, -5), 4, 0.12), ((2, -6, -4), 3, 0.15))
+BALLS = (((5, 2, 0), 4, 0.1), ((-5, -3, 2), 3, -0.08), ((0, 5, -4), 3, 0.12), ((2, -5, -3), 2.5, 0.15))
 NOISE = 0.05
 """Of the tissue's field."""
 
@@ -48,7 +48,7 @@ def head():
     for centre, radius, value in BALLS:
         chi[np.linalg.norm(AT - np.asarray(centre)[:, None, None, None], axis=0) < radius] = value
     tissue = np.asarray(forward_field(chi, grid))
-    shell = (RADIUS > 1.15) & (RADIUS < 1.25) & (AT[0] > 5)
+    shell = (RADIUS > 1.15) & (RADIUS < 1.25) & (AT[0] > 4)
     outside = np.asarray(forward_field(shell.astype(np.float32), grid))
     outside = (outside - outside[MASK].mean()) * tissue[MASK].std() / outside[MASK].std() * MASK
     noise = NOISE * tissue[MASK].std() * np.random.default_rng(0).normal(size=SHAPE)

@@ -72,6 +72,20 @@ def test_pooling_takes_each_block_s_maximum():
     np.testing.assert_array_equal(max_pool3d(maps), expected)
 
 
+def test_pooling_has_a_gradient_where_its_input_is_computed_anew():
+    """Compiled so, XLA's maximum is that of values rounded otherwise than those which the gradient finds."""
+    maps, wanted = normal(0, (2, 8, 8, 8, 3)), normal(1, (2, 4, 4, 4, 3))
+
+    def loss(shift, maps, scale):
+        centred = maps - maps.mean((0, 1, 2, 3))
+        level = lax.rsqrt(jnp.mean(centred**2, (0, 1, 2, 3)))
+        return jnp.sum(wanted * max_pool3d(centred * level * scale + shift))
+
+    given = jnp.asarray([0.1, 0.2, 0.3]), maps, jnp.asarray([1.1, 0.7, 1.3])
+    gradient = jax.jit(jax.grad(loss)).lower(*given).compile({"xla_backend_optimization_level": 0})(*given)
+    np.testing.assert_allclose(gradient, wanted.sum((0, 1, 2, 3)), rtol=1e-4)
+
+
 def test_half_precision_stays_half():
     maps, weights = normal(0, (1, 4, 4, 4, 1)).astype(jnp.bfloat16), normal(1, (3, 3, 3, 1, 1)).astype(jnp.bfloat16)
     value, gradients = value_and_pullback(convolve3d, maps, weights)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from qsmjax.recon.combine import image_to_kspace, kspace_to_image
-from qsmjax.recon.grappa import grappa, grappa_fill, grappa_weights
+from qsmjax.recon.grappa import grappa, grappa_fill, grappa_weights, trim_kernel
+from qsmjax.recon.reconstruct import reconstruct
 from qsmjax.recon.sampling import find_sampling
 
 COILS = 6
@@ -97,6 +98,30 @@ def test_what_cannot_be_calibrated_is_refused():
         find_sampling(np.zeros((4, 6, 6)))
     with pytest.raises(ValueError, match=r"weights\.shape must be"):
         grappa_fill(undersampled, jnp.zeros((4, 3, 2, 2), jnp.complex64), (2, 2), (0, 0))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"kernel_size": (3, 0, 4)},
+        {"map_kernel": (4, 4, -1)},
+        {"map_threshold": 2.0},
+        {"map_threshold": 0.0},
+        {"map_threshold": float("nan")},
+        {"regularisation": -1.0},
+    ],
+)
+def test_options_out_of_their_range_are_refused(option):
+    """Full k-space and all: an option that is not used is none that may be wrong."""
+    with pytest.raises(ValueError, match=f"{next(iter(option))} must"):
+        reconstruct(np.ones((1, 2, 8, 8, 8), np.complex64), **option)
+
+
+@pytest.mark.parametrize("kernel", [(3, 4), (3, 4, 4, 4), (3, 4, 0)])
+def test_a_kernel_is_three_counts(kernel):
+    assert trim_kernel((3, 4, 4), (2, 8, 8, 1)) == (3, 4, 1)
+    with pytest.raises(ValueError, match="kernel_size must be three positive counts"):
+        trim_kernel(kernel, (2, 8, 8, 8))
 
 
 def test_what_stands_on_no_lattice_is_refused_and_an_ellipse_is_not():

@@ -1,11 +1,13 @@
 """`qsmjax simulate`: what it writes, and what it refuses."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 
 from qsmjax.cli.main import main
-from qsmjax.cli.simulate import read_head
+from qsmjax.cli.simulate import read_head, subjects
 from qsmjax.io.kspace import load_kspace
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.io.sidecar import load_json
@@ -63,7 +65,18 @@ def test_both_layouts_are_written_with_the_grid_in_their_affines(labels, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "options", [["--orientations", "0"], ["--te", "0.004"], ["--te", "0.009", "0.004"], ["--snr", "0"]]
+    "options",
+    [
+        ["--orientations", "0"],
+        ["--te", "0.004"],
+        ["--te", "0.009", "0.004"],
+        ["--te", "0.004", "nan"],
+        ["--snr", "0"],
+        ["--voxel-size", "1", "nan", "1"],
+        ["--age", "-30"],
+        ["--age", "nan"],
+        ["--tilt", "nan"],
+    ],
 )
 def test_what_cannot_be_is_refused_in_one_line(labels, tmp_path, capsys, options):
     assert main(["simulate", str(tmp_path / "out"), "--labels", str(labels), *options]) == 2
@@ -71,9 +84,39 @@ def test_what_cannot_be_is_refused_in_one_line(labels, tmp_path, capsys, options
     assert not (tmp_path / "out").exists()
 
 
+def test_subjects_are_named_by_the_letters_and_digits_of_their_files():
+    files = {"head_a.nii.gz": "heada", "head.1.nii": "head1", "sub-01+x.nii.gz": "01x", "subject7.nii": "subject7"}
+    assert list(subjects([*map(Path, files)])) == [f"sub-{label}" for label in files.values()]
+
+
+@pytest.mark.parametrize(
+    "names", [("a_1.nii", "a-1.nii"), ("head.nii", "head.nii.gz"), ("sub-2.nii", "2.nii"), ("1.nii", "_.nii")]
+)
+def test_two_label_maps_never_become_one_subject(labels, tmp_path, capsys, names):
+    (tmp_path / "in").mkdir()
+    volume = load_volume(labels)
+    for name in names:
+        save_volume(tmp_path / "in" / name, volume.data, volume)
+    assert main(["simulate", str(tmp_path / "out"), "--labels", str(tmp_path / "in")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and names[1] in said and "rename" in said
+    assert names[0] in said or names[1] == "_.nii"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("spoiled", [2.4, np.nan, np.inf])
+def test_an_image_is_no_label_map(labels, tmp_path, capsys, spoiled):
+    volume = load_volume(labels)
+    data = np.where(volume.data == 2, np.float32(spoiled), volume.data)
+    save_volume(tmp_path / "t1.nii", data, volume)
+    assert main(["simulate", str(tmp_path / "out"), "--labels", str(tmp_path / "t1.nii")]) == 2
+    assert "t1.nii must hold whole numbers, got others: is it a label map?" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_without_label_maps_is_refused(tmp_path, capsys):
     assert main(["simulate", str(tmp_path / "out"), "--labels", str(tmp_path)]) == 2
-    assert "--labels" in capsys.readouterr().err
+    assert "must be a NIfTI file or a folder of them" in capsys.readouterr().err
 
 
 def test_several_orientations_turn_the_head_and_leave_b0_along_z(labels):

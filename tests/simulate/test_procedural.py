@@ -10,7 +10,8 @@ from qsmjax.simulate.augment import augment, random_b0_dir, random_rotation, rot
 from qsmjax.simulate.procedural import random_chi
 
 SHAPE = (32, 32, 32)
-draw = jax.jit(lambda key, size: random_chi(key, SHAPE, size))
+drawn = jax.jit(lambda key, size, lesions: random_chi(key, SHAPE, size, lesions=lesions))
+draw = lambda key, size, lesions=0.35: drawn(key, size, lesions)
 made = jax.jit(
     lambda key, chi, mask, b0_dir: augment(
         key, chi, mask, b0_dir=b0_dir, max_angle=None, scale=(1.5, 2.0), negate=1.0, padding=0.0
@@ -28,6 +29,12 @@ def test_a_map_is_finite_referenced_and_inside_its_mask(size):
         assert 0.01 < float(chi[mask].std()) < 0.3
         # nothing but the band's ringing outside
         assert float(jnp.linalg.norm(jnp.where(mask, 0, chi))) < 0.5 * float(jnp.linalg.norm(chi))
+
+
+def test_lesions_widen_the_range_of_a_map():
+    for seed in range(3):
+        healthy, ill = (np.ptp(draw(jax.random.key(seed), jnp.full(3, 2.0), chance)[0]) for chance in (0.0, 1.0))
+        assert ill > 1.5 * healthy, (seed, healthy, ill)
 
 
 def test_the_same_key_gives_the_same_head_and_another_another():

@@ -15,6 +15,7 @@ from qsmjax.simulate.background import background_field
 from qsmjax.simulate.lesions import Lesion, place_lesions
 from qsmjax.simulate.sample import sample
 from qsmjax.simulate.scan import grid_around, refine, scan
+from qsmjax.simulate.tissue import FREESURFER
 from qsmjax.simulate.veins import grow_veins
 
 
@@ -169,6 +170,18 @@ def test_lesions_and_veins_stay_where_they_belong(head, affine):
 def test_unknown_lesions_are_refused(head, affine, lesion):
     with pytest.raises(ValueError, match="must be"):
         place_lesions(np.random.default_rng(0), [lesion], head.classes, head.names, affine)
+
+
+def test_another_atlas_may_lack_tissues(labels, affine):
+    """What the table lacks is placed, filled in and found around the head all the same."""
+    table = {"csf": (24,), "cortex": (3,), "white": (2, 28, 60, 7, 46), "pallidum": (13, 52), "dentate": (28, 60)}
+    made = anatomy(jax.random.key(0), labels, affine, table=table, veins=2)
+    whole = anatomy(jax.random.key(0), labels, affine, table=FREESURFER, veins=2)
+    assert sorted(made.names) == sorted(whole.names)
+    np.testing.assert_array_equal(made.classes == made.names.index("dentate"), np.isin(labels, (28, 60)))
+    assert np.isfinite(sample(made, labels.shape, affine).chi).all()
+    with pytest.raises(ValueError, match="table must name tissues of simulate.tissue, got 'gray'.*cortex"):
+        anatomy(jax.random.key(0), labels, affine, table={**FREESURFER, "gray": (3,)})
 
 
 @pytest.mark.parametrize("labels", [np.zeros((4, 4, 4), int), np.zeros((4, 4)), np.zeros((4, 4, 4))])
