@@ -7,8 +7,9 @@
                                                                   other weights, for total fields
   python train.py --workdir W --data MAPS        on NAME_chi.nii.gz (with NAME_field.nii.gz, NAME_mask.nii.gz)
 
-Started again on the same W it goes on from its last checkpoint, to the same bits. SIGTERM saves and ends it. W holds
-training.html, metrics.csv, checkpoints, and weights.safetensors: `python infer.py FIELD --workdir W` needs no more.
+Started again on the same W, with the same data, it goes on from its last checkpoint, to the same bits (on a GPU: see
+docs/training.md). SIGTERM saves and ends it. W holds training.html, metrics.csv, checkpoints, and weights.safetensors:
+`python infer.py FIELD --workdir W` needs no more.
 
 On several machines start the same command on each, W on a file system that all see: under SLURM, Open MPI and on Cloud
 TPU they find each other, elsewhere by --coordinator HOST:PORT --processes N --process-id I.
@@ -19,10 +20,11 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -38,6 +40,9 @@ from qsmjax.training.files import load_maps
 from qsmjax.training.labels import load_labels
 from qsmjax.training.learn import learn, stored_run
 from qsmjax.training.loop import Watcher, train
+
+SIZELESS = ("dtype", "momentum", "remat")
+"""What of a network a run may change as it goes on: no size hangs on it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
             return learn_inversion(workdir, config, args)
         # or one of them might take the folder that another makes for a run to go on with
         hosts.wait_for_all("config")
-        source, held_out = choose_data(config, args.data, args.labels, args.validation)
         with watching(args.quiet or not hosts.is_first()) as watcher:
+            source, held_out = choose_data(config, args.data, args.labels, args.validation, watcher.said)
             outcome = train(workdir, config, source, held_out, watcher, devices=args.devices, profile=args.profile)
             if outcome.stopped:
                 watcher.said(f"stopped and saved after step {outcome.step}; the same command goes on from there")
@@ -94,11 +99,17 @@ def learn_inversion(workdir: Path, config: TrainConfig, args: argparse.Namespace
     """Train the learned inversion, on label maps and in one process.
 
     Raises:
-      UserError: if there are none, or the run is spread over processes.
+      UserError: if there are none, something was given that is not heeded, or the run is spread over processes.
     """
+    for name in ("data", "validation", "profile"):
+        if getattr(args, name):
+            raise UserError(
+                f"--{name} must be left out for --config {config.preset}, got {getattr(args, name)}: it is trained on "
+                "--labels, judged on subjects of its own, and traces no steps"
+            )
     if args.labels is None or not Path(args.labels).exists():
         raise UserError(f"--labels must be a folder of label maps for --config {config.preset}, got {args.labels}")
-    if args.processes not in (None, 1) or hosts.in_cluster():
+    if args.processes not in (None, 1) or jax.process_count() > 1:
         raise UserError(
             f"--config {config.preset} must be trained in one process, on all of its devices: leave out --processes"
         )
@@ -129,15 +140,24 @@ def choose_config(workdir: Path, name: str | None, settings: list[str], steps: i
     """Take the config from the run that is in the work folder, or from a preset; then apply the settings.
 
     Raises:
-      UserError: if the run in the folder began from another preset.
+      UserError: if the run in the folder began from another preset, or its state would not fit the config.
     """
     stored = stored_config(workdir)
     if stored is not None and name is not None and name != stored.preset:
         raise UserError(f"--config must be {stored.preset} as in {workdir}, got {name}: choose another --workdir")
     base = preset(name or "qsmnet") if stored is None else stored
     config = with_settings(base, [*settings, *([] if steps is None else [f"steps={steps}"])])
-    if stored is not None and config.model() != stored.model():
+    if stored is None:
+        return config
+    sizes = lambda config: {name: value for name, value in config.model().items() if name not in SIZELESS}
+    if sizes(config) != sizes(stored):
         raise UserError(f"the network must stay that of {workdir}, got other sizes: choose another --workdir")
+    # the state holds a moving average, or what clips, or it does not
+    for name in ("ema", "clip"):
+        kept, given = getattr(stored, name), getattr(config, name)
+        if bool(given) != bool(kept):
+            must = "above zero" if kept else "zero"
+            raise UserError(f"{name} must stay {must} as in {workdir}, got {given:g}: choose another --workdir")
     return config
 
 
@@ -153,11 +173,29 @@ def stored_config(workdir: Path) -> TrainConfig | None:
 
 
 def choose_data(
-    config: TrainConfig, data: str | None, labels: str | None, validation: str | None
+    config: TrainConfig, data: str | None, labels: str | None, validation: str | None, say: Callable[[str], None]
 ) -> tuple[Source, list[Maps]]:
-    """Return where batches come from, and the maps to validate on."""
+    """Return where batches come from, and the maps to validate on.
+
+    Args:
+      config: of the run.
+      data: folder of maps to train on; None for none.
+      labels: folder of label maps; None for none.
+      validation: folder of maps to validate on; None to hold out some of the others.
+      say: hears what is left out.
+
+    Raises:
+      UserError: if all maps to train on are of heads to validate on.
+    """
     held_out = load_maps(validation, config) if validation else []
-    maps = [] if data is None else load_maps(data, config)
+    given = [] if data is None else load_maps(data, config)
+    known = {m.head for m in held_out}
+    maps = [m for m in given if m.head not in known]
+    if given and not maps:
+        raise UserError(f"--data must hold maps of other heads than --validation, got none in {data}: give it others")
+    if len(maps) < len(given):
+        names = ", ".join(m.name for m in given if m.head in known)
+        say(f"left out of training, as --validation holds their heads: {names}")
     maps += [] if labels is None else load_labels(labels, config)
     if not maps:
         return Drawn(config), held_out

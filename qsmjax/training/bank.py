@@ -79,7 +79,10 @@ def draw_subject(rng: np.random.Generator, path: str | Path) -> Anatomy:
 
 
 def draw_sources(rng: np.random.Generator, head: Anatomy) -> Iterator[Source]:
-    """Sample a subject as a whole, in voxels of 1 to 2 mm, and then in boxes of voxels of 0.5 to 1.4 mm."""
+    """Sample a subject as a whole, in voxels of 1 to 2 mm, and then in boxes of voxels of 0.5 to 1.4 mm.
+
+    These are cubes; half of them have one edge up to twice as long.
+    """
     yield sample_grid(rng, head, turned_grid(rng, head, voxel_edges(rng, 1.0, 2.0)))
     inside = np.argwhere(head.brain)
     for _ in range(BOXES):

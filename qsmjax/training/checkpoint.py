@@ -1,6 +1,7 @@
 """What a run leaves in its work folder, and how it is taken up again.
 
-    checkpoints/N/       state after N steps, scaling included, the config, and the loader's state (orbax)
+    checkpoints/N/       state after N steps, scaling included, the config, the data in words, the loader's state
+                         (orbax)
     weights.safetensors  the network as last validated: all that inference needs
 
 Orbax writes a checkpoint aside and renames it, so one that was cut off is not one. Of several processes all take part:
@@ -39,8 +40,8 @@ class Checkpoints:
         """Return the number of steps of the last whole checkpoint; None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, config: TrainConfig, loader: Mapping[str, Any] | None = None) -> None:
-        """Write the state (a host's, not spread over devices) with its config, and the loader's state."""
+    def save(self, state: TrainState, config: TrainConfig, data: str, loader: Mapping[str, Any] | None = None) -> None:
+        """Write the state (a host's, not spread over devices) with config, data in words, and the loader's state."""
         step = int(state.step)
         if self.latest() == step:
             return
@@ -48,12 +49,23 @@ class Checkpoints:
         loader = {"next_index": step} if loader is None else dict(loader)
         # NumPy's scalars are no arrays to the older orbax
         state_part = ocp.args.StandardSave(jax.tree.map(np.asarray, state))
-        parts = ocp.args.Composite(state=state_part, config=about, loader=ocp.args.JsonSave(loader))
+        told = ocp.args.JsonSave({"description": data})
+        parts = ocp.args.Composite(state=state_part, config=about, loader=ocp.args.JsonSave(loader), data=told)
         self._manager.save(step, args=parts)
 
     def config(self) -> TrainConfig:
         """Read the config of the last checkpoint."""
         return from_dict(self._read("config", ocp.args.JsonRestore()))
+
+    def data(self) -> str | None:
+        """Read what the run is trained on, in words; None for a checkpoint from before they were kept."""
+        folder = self._folder / str(self.latest())
+        if not (folder / "data").exists():
+            return None
+        told = self._read("data", ocp.args.JsonRestore())
+        if not isinstance(told, dict) or not isinstance(told.get("description"), str):
+            raise ValueError(f"{folder} must hold the data's description, got {str(told)[:80]}: move it away")
+        return told["description"]
 
     def next_batch(self) -> int:
         """Read the step whose batch comes next."""
@@ -79,13 +91,31 @@ class Checkpoints:
         except Exception as error:
             reason = " ".join(str(error).split())[:120]
             raise ValueError(
-                f"{self._folder / str(step)} must be a whole checkpoint, got one with another {part} ({reason}): move "
-                "it away, and training goes on from the one before"
+                f"{self._folder / str(step)} must be a whole checkpoint, got one with another {part} ({reason}): go "
+                "on by the config that it holds; if it is broken move it away, and training goes on from the one before"
             ) from error
 
     def close(self) -> None:
         """Let go of the folder."""
         self._manager.close()
+
+
+def check_data(workdir: str | Path, kept: str | None, given: str) -> None:
+    """Check that a run goes on with the data that it began with, since its card names no others.
+
+    Args:
+      workdir: the run's folder.
+      kept: its data, in words; None where that was not kept.
+      given: the data at hand.
+
+    Raises:
+      ValueError: if they are others.
+    """
+    if kept not in (None, given):
+        raise ValueError(
+            f"data must stay those of {workdir} ({kept[:120]}), got {given[:120]}: give the same again, or choose "
+            "another --workdir"
+        )
 
 
 LICENCE = "of whoever trained it, as far as the terms of the training data allow"

@@ -21,10 +21,9 @@ class TrainConfig:
       preset: the name that it began from.
       seed: of the weights, the samples and the noise.
 
-      network: "qsmnet", or "correction" for the learned inversion (`training.learn`), which heeds seed, input, begin,
-        width, blocks, dtype, patch, subjects, scans, stages, batch, steps, learning_rate and validate_every alone.
+      network: "qsmnet", or "correction" for the learned inversion (`training.learn`); `HEEDED` says what each heeds.
       input: "localfield", or "totalfield" for what the removal of the background leaves of one (`training.totals`).
-      begin: weights that the first stage begins from: the name of shipped ones, or a file; empty for none.
+      begin: weights that the learned inversion begins from: the name of shipped ones, or a file; empty for none.
       blocks: residual blocks of the learned inversion's network at each resolution; `width` is that of the finest.
       width, depth, kernel, activation, momentum, dtype, remat: QSMnet's (`models.qsmnet`).
       subjects: simulated for the learned inversion's bank.
@@ -165,6 +164,16 @@ class TrainConfig:
             raise ValueError(f"{name} must {rule}, got {getattr(self, name)}")
 
 
+# what both networks heed, and what the learned inversion alone
+BOTH = ("preset", "seed", "network", "width", "dtype", "patch", "batch", "steps", "learning_rate", "validate_every")
+INVERSION = ("input", "begin", "subjects", "scans", "stages", "blocks")
+HEEDED: dict[str, tuple[str, ...]] = {
+    "qsmnet": tuple(name for name in TrainConfig.__dataclass_fields__ if name not in INVERSION),
+    "correction": BOTH + INVERSION,
+}
+"""Settings that each kind of network heeds."""
+
+
 # chi of up to +-1.4 ppm, as in haemorrhages and calcifications
 PLUS: dict[str, Any] = {"chi_scale": (0.5, 4.0), "negate": 0.5}
 # 3.2 million weights instead of 99.5, 13 MB: three poolings see beyond a patch of 64 voxels, and channels spent on them
@@ -266,7 +275,8 @@ def with_settings(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
     """Change fields of a config by texts of the form key=value; tuples as 64,64,64 or, all alike, 64.
 
     Raises:
-      ValueError: if a text has no "=", the key is unknown, or the value is not of its type or out of range.
+      ValueError: if a text has no "=", the key is unknown or not heeded by the network, or the value is not of its type
+        or out of range.
     """
     changes = {}
     for setting in settings:
@@ -274,7 +284,14 @@ def with_settings(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
         if not sign:
             raise ValueError(f"--set must be given key=value, got {setting!r}")
         changes[key.strip()] = _parsed(key.strip(), text.strip())
-    return dataclasses.replace(config, **changes)
+    made = dataclasses.replace(config, **changes)
+    heeded = HEEDED[made.network]
+    for key, value in changes.items():
+        if key not in heeded:
+            raise ValueError(
+                f"--set {key} must be left out for network {made.network}, got {value}: it heeds {', '.join(heeded)}"
+            )
+    return made
 
 
 def _parsed(key: str, text: str) -> Any:

@@ -76,7 +76,8 @@ def loss_of(
     unlike = ratio(lambda e: 1 - _masked_mean(xsim_map(batch["chi"] + e, batch["chi"]), mask))
     # the spread learns from the error, the error not from the spread
     off = jax.lax.stop_gradient(error) * jnp.exp(-spread)
-    likelihood = jnp.sum(jnp.where(mask, spread + 0.5 * jnp.minimum(off**2, 100.0), 0)) / jnp.maximum(jnp.sum(mask), 1)
+    # of each patch too, so that the mean of the devices' means is the mean
+    likelihood = jnp.mean(_masked_mean(spread + 0.5 * jnp.minimum(off**2, 100.0), mask))
     terms = {"l1": l1, "rms": rms, "gradient": steep, "dissimilarity": unlike, "likelihood": likelihood}
     return l1 + rms + 0.5 * steep + 0.5 * unlike + 0.1 * likelihood, terms
 

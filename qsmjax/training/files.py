@@ -31,6 +31,11 @@ SAME_SIZE = 0.05
 """Relative difference in voxel size that training takes for none."""
 SAME_DIRECTION = np.cos(np.radians(5.0))
 """Cosine of the tilt of B0 that training takes for none, where fields are measured."""
+SAME_GRID = 1e-2
+"""Largest difference between two affines of one grid [mm]: headers round theirs."""
+CHI_STD, FIELD_STD = 1.0, 0.1
+"""Standard deviations inside a mask that are another unit's [ppm]: a brain's map has 0.02 to 0.05, a local field a
+tenth of `FIELD_STD`, and a total one more."""
 
 
 def load_maps(folder: str | Path, config: TrainConfig) -> list[Maps]:
@@ -63,15 +68,17 @@ def _load(path: Path, config: TrainConfig) -> Maps:
             f"{path} must have the config's voxels of {wanted} mm, got {size}: resample it, or --set voxel_size={size}"
         )
     mask_path, field_path = _mate(path, MASK), _mate(path, FIELD)
-    mask = chi != 0 if mask_path is None else _values(mask_path, load_volume(mask_path)) != 0
-    field = None if field_path is None else _values(field_path, load_volume(field_path))
-    for mate, array in ((mask_path, mask), (field_path, field)):
-        if array is not None and array.shape != chi.shape:
-            raise ValueError(f"{mate} must be on the grid of {path.name}, {chi.shape}, got {array.shape}")
-    if field is not None and float(np.asarray(place.b0_dir) @ np.asarray(B0_DIR)) < SAME_DIRECTION:
-        raise ValueError(
-            f"{field_path} must have B0 along its third axis: turn it, or train on the map without its field"
-        )
+    mask = chi != 0 if mask_path is None else _values_beside(volume, mask_path) != 0
+    field = None if field_path is None else _values_beside(volume, field_path)
+    _check_unit(path, chi[mask], CHI_STD, "a susceptibility map in ppm", "divide ppb by 1000")
+    if field_path is not None and field is not None:
+        cure = "divide ppb by 1000, Hz by 42.577 x B0, and take the background out of a total field"
+        _check_unit(field_path, field[mask], FIELD_STD, "a local field in ppm", cure)
+        # of either sense: the dipole is the same
+        if abs(float(np.asarray(place.b0_dir) @ np.asarray(B0_DIR))) < SAME_DIRECTION:
+            raise ValueError(
+                f"{field_path} must have B0 along its third axis: turn it, or train on the map without its field"
+            )
     keep = lambda array: np.where(mask, array, 0).astype(np.float32)
     return Maps(path.name, keep(chi), mask, None if field is None else keep(field), _head_of(path))
 
@@ -79,9 +86,31 @@ def _load(path: Path, config: TrainConfig) -> Maps:
 def _head_of(path: Path) -> str:
     """Tell whose a map is: the folder's, if it was registered to others there, a subject's by name, or its own."""
     if _mate(path, (MATRIX,), ("",)) is not None:
-        return str(path.parent)
+        return str(path.parent.resolve())
     subject = re.match(r"sub-[0-9A-Za-z]+", path.name)
-    return subject.group() if subject else str(path)
+    return subject.group() if subject else str(path.resolve())
+
+
+def _values_beside(chi: NiftiVolume, path: Path) -> NDArray[np.float32]:
+    """Read a map's mate, which must lie where the map lies."""
+    mate = load_volume(path)
+    if mate.shape != chi.shape:
+        raise ValueError(f"{path} must be on the grid of {chi.path.name}, {chi.shape}, got {mate.shape}")
+    apart = np.abs(mate.affine - chi.affine).max()
+    if mate.oriented and chi.oriented and apart > SAME_GRID:
+        raise ValueError(
+            f"{path} must lie where {chi.path.name} lies, got an affine {apart:.3g} off: resample it to the map"
+        )
+    return _values(path, mate)
+
+
+def _check_unit(path: Path, inside: NDArray[np.float32], limit: float, kind: str, cure: str) -> None:
+    spread = float(inside.std()) if inside.size else 0.0
+    if spread > limit:
+        raise ValueError(
+            f"{path} must be {kind}, whose standard deviation inside the mask stays under {limit:g}, got "
+            f"{spread:.3g}: {cure}"
+        )
 
 
 def _values(path: Path, volume: NiftiVolume) -> NDArray[np.float32]:

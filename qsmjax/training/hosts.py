@@ -25,7 +25,8 @@ LOST = 3
 def join(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
     """Join the other processes, if there are any: before anything asks JAX for its devices.
 
-    What is not given is taken from the cluster where JAX knows it: SLURM, Open MPI, Cloud TPU.
+    What is not given is taken from the cluster where JAX knows it: SLURM, Open MPI, Cloud TPU. A TPU of which nothing
+    tells that there are others is asked too, and goes on alone where it is.
 
     Args:
       coordinator: HOST:PORT of the first process, the same for all.
@@ -35,14 +36,18 @@ def join(coordinator: str | None = None, processes: int | None = None, process_i
     Raises:
       ValueError: if they cannot be joined.
     """
-    given = any(value is not None for value in (coordinator, processes, process_id))
-    if processes == 1 or not (given or in_cluster()) or jax.distributed.is_initialized():
+    told = any(value is not None for value in (coordinator, processes, process_id)) or in_cluster()
+    if processes == 1 or not (told or _has_tpu()) or jax.distributed.is_initialized():
         return
-    # on CPUs; NCCL and TPU links are found by themselves
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if told:
+        # on CPUs; NCCL and TPU links are found by themselves
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(coordinator, processes, process_id)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
+        # no cluster was found, or nobody to ask; or a notebook has its devices already, and could join no more
+        if not told and (not isinstance(error, RuntimeError) or "called before" in str(error)):
+            return
         raise ValueError(
             f"processes must find each other, got {error}: give --coordinator HOST:PORT, --processes N and "
             "--process-id I to each"
@@ -50,10 +55,16 @@ def join(coordinator: str | None = None, processes: int | None = None, process_i
 
 
 def in_cluster() -> bool:
-    """Tell whether the environment says that this is one process of several, or a machine of a TPU pod."""
+    """Tell whether the environment says that this is one process of several."""
     counts = (os.environ.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    workers = (os.environ.get(name, "") for name in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"))
+    return any(int(count) > 1 for count in counts) or any("," in names for names in workers)
+
+
+def _has_tpu() -> bool:
+    """Tell whether this machine has a TPU, alone or in a pod, without asking JAX for its devices."""
     tpu = any(Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0"))
-    return any(int(count) > 1 for count in counts) or (tpu and importlib.util.find_spec("libtpu") is not None)
+    return tpu and importlib.util.find_spec("libtpu") is not None
 
 
 def is_first() -> bool:

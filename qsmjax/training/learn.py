@@ -1,6 +1,6 @@
 """The run that trains the learned inversion: a bank of scans, what the physics sees of them, and a correction of it.
 
-    W/bank/                       sources
+    W/bank/                       sources, and the names of the label maps that they are of
     W/stage_0/seen/               scans of them as the first stage sees them
     W/stage_0/state.safetensors   its training; then W/stage_1/, which sees what the first stage made of them
     W/weights.safetensors, W/metrics.csv
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import volume_files
 from qsmjax.io.weights import load_weights, save_weights
 from qsmjax.models import unrolled
@@ -31,7 +32,7 @@ from qsmjax.models.correction import Correction, check_params
 from qsmjax.training import correction, record
 from qsmjax.training.bank import SOURCES, make_bank
 from qsmjax.training.calibration import WITHIN, calibrate
-from qsmjax.training.checkpoint import LICENCE, WEIGHTS
+from qsmjax.training.checkpoint import LICENCE, WEIGHTS, check_data
 from qsmjax.training.config import TrainConfig, from_dict
 from qsmjax.training.devices import choose_devices, compile_step, compiled
 from qsmjax.training.loader import Loader
@@ -40,6 +41,7 @@ from qsmjax.training.stopping import stop_signals
 from qsmjax.training.totals import TOTALS
 
 STATE = "state.safetensors"
+NAMES = "labels.txt"
 EMA = 0.995
 TOLD = 8
 """Subjects between two lines about how many are left."""
@@ -89,9 +91,16 @@ def learn(
 
     Raises:
       FileNotFoundError: if there is no label map.
-      ValueError: if the loss is no longer finite.
+      ValueError: if the batch cannot be shared by the devices, the weights to begin from are of other sizes, the run in
+        the folder is of other label maps, or loss, gradient or scores are no longer finite.
     """
     found = volume_files(labels)
+    # before the scans, which take hours
+    chosen = choose_devices(config.batch, 1, devices)
+    network = build(config.model())
+    assert isinstance(network, Correction)
+    check_begun(network, config, begun or {})
+    data = f"{config.subjects} subjects of {keep_names(workdir, found)}"
     say(f"{config.subjects} subjects out of {len(found)} label maps: the scans are simulated first")
     make_bank(
         workdir / "bank",
@@ -102,11 +111,7 @@ def learn(
         workers=os.cpu_count() or 1,
         tell=lambda left: None if left % TOLD else say(f"{left} subjects left"),
     )
-    network = build(config.model())
-    assert isinstance(network, Correction)
-    for params in (begun or {}).values():
-        check_params(network, params)
-    run = Run(workdir, config, network, f"{config.subjects} subjects of {labels.name}", say, devices, begun or {})
+    run = Run(workdir, config, network, data, say, chosen, begun or {})
     scans: dict[str, Seen] = {}
     stages: list[Any] = []
     left = config.stages * config.steps if until is None else until
@@ -122,6 +127,38 @@ def learn(
     return number * config.steps + taken
 
 
+def check_begun(network: Correction, config: TrainConfig, begun: Mapping[str, Any]) -> None:
+    """Check that weights to begin from are of the config's sizes.
+
+    Raises:
+      ValueError: if they are others.
+    """
+    for params in begun.values():
+        try:
+            check_params(network, params)
+        except ValueError as error:
+            raise ValueError(
+                f"begin must be weights of the config's sizes (width {config.width}, blocks {config.blocks}), got "
+                f"others in {config.begin or 'what was given'}: --set width=N blocks=N as in their card"
+            ) from error
+
+
+def keep_names(workdir: Path, labels: list[Path]) -> str:
+    """Name the label maps that a run's bank is made of, and keep the names beside it.
+
+    Raises:
+      ValueError: if the bank that is there is of others.
+    """
+    names = f"{len(labels)} label maps: " + ", ".join(path.name for path in labels)
+    kept = workdir / "bank" / NAMES
+    check_data(workdir, kept.read_text(encoding="utf-8") if kept.is_file() else None, names)
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with write_aside(kept) as temporary:
+            temporary.write_text(names, encoding="utf-8")
+    return names
+
+
 class Run(NamedTuple):
     """What all stages of a run share: where, by what config, which network, the data's name, who hears, devices, and
     what parameters they begin from.
@@ -132,7 +169,7 @@ class Run(NamedTuple):
     network: Correction
     data: str
     say: Callable[[str], None]
-    devices: int | None
+    devices: list[jax.Device]
     begun: Mapping[str, Any] = {}
 
 
@@ -157,9 +194,7 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
     heads = judged[0]
     config = dataclasses.replace(config, seed=config.seed + 1000 * len(before))
     optimiser = correction.make_optimiser(config.steps, config.learning_rate)
-    step = compile_step(
-        partial(take_step, network=network, optimiser=optimiser), choose_devices(config.batch, 1, run.devices)
-    )
+    step = compile_step(partial(take_step, network=network, optimiser=optimiser), run.devices)
     params = run.begun.get(f"stage_{len(before)}") or draw_params(network, config.seed)
     progress = restore(folder, begin(params, optimiser))
     first = len(before) * config.steps
@@ -173,6 +208,8 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
             pending.append(terms)
             pending[-2:-1] = map(step.take, pending[-2:-1])
             if told(taken) and taken != until:
+                pending[-1] = step.take(pending[-1])
+                record.check_finite(record.mean_row(pending), taken)
                 progress = step.take(placed)
                 save(folder, run.config, progress)
                 break
@@ -181,10 +218,11 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
             spent_here = time.monotonic() - begun
             pending[-1] = step.take(pending[-1])
             row = {"step": float(first + taken), "seconds": spent + spent_here, **record.mean_row(pending)}
-            if not np.isfinite(row["loss"]):
-                raise ValueError(f"loss must stay finite, got {row['loss']} by step {taken}: lower learning_rate")
+            # before every save: a state whose loss or gradient is not finite is never saved
+            record.check_finite(row, taken)
             progress, pending = step.take(placed), []
             row |= judge(network, progress.ema, config, judged)
+            record.check_finite(row, taken)
             rows.append(row)
             calibration = [float(np.log(row["calibration"])), 1.0]
             if taken == config.steps:
@@ -248,6 +286,7 @@ def take_step(
     terms = {"loss": loss, **terms}
     if axis_name is not None:
         gradient, terms = jax.lax.pmean((gradient, terms), axis_name)
+    terms["gradient_norm"] = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))
     updates, state = optimiser.update(gradient, progress.optimiser, progress.params)
     params = optax.apply_updates(progress.params, updates)
     # a short memory at first, so that the beginning is soon forgotten

@@ -1,8 +1,8 @@
 """A run from its first step, or from its last checkpoint, to its end.
 
 What the loop adds to the step touches no number: batches follow from the step, so a run that was killed and taken up
-again ends with the same bits as one that was not. Of several processes all validate, so that none waits for another in
-the midst of a sum; the first one writes.
+again ends with the same bits as one that was not, wherever the compiler makes the same of the same (docs/training.md).
+Of several processes all validate, so that none waits for another in the midst of a sum; the first one writes.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np
 from qsmjax.models.build import build
 from qsmjax.models.scaling import Scaling
 from qsmjax.training import hosts, record, validation
-from qsmjax.training.checkpoint import Checkpoints
+from qsmjax.training.checkpoint import Checkpoints, check_data
 from qsmjax.training.config import TrainConfig
 from qsmjax.training.data import Batch, Maps, Source
 from qsmjax.training.devices import CompiledStep, choose_devices, compile_step, compiled
@@ -82,7 +82,8 @@ def train(
       profile: write a trace of a few steps to the folder profile/.
 
     Raises:
-      ValueError: if the batch cannot be shared by the devices, or the loss is no longer finite.
+      ValueError: if the batch cannot be shared by the devices, the run in the folder has other data, or loss, gradient
+        or scores are no longer finite.
     """
     chosen = choose_devices(config.batch, config.accumulate, devices)
     rows = hosts.own_rows(config.batch)
@@ -93,8 +94,9 @@ def train(
         state = jax.device_get(compiled(partial(init_state, config, network))())
         if checkpoints.latest() is None:
             state = dataclasses.replace(state, scaling=measure_scaling(step, state, lambda i: source.batch(i, rows)))
-            checkpoints.save(state, config)
+            checkpoints.save(state, config, source.description)
         else:
+            check_data(workdir, checkpoints.data(), source.description)
             state = checkpoints.restore(state)
         taken, count = int(state.step), len(chosen) * jax.process_count()
         loader = Loader(lambda step: source.batch(step, rows), config.steps, checkpoints.next_batch())
@@ -166,17 +168,18 @@ class _Run:
             self.watcher.stepped(taken, float(self.step.take(metrics["loss"])) if asked else None)
             looked = time.monotonic() if asked else looked
             saving = taken % config.checkpoint_every == 0 or last or stopped
-            # before every save too: a loss that is not finite is never saved
-            if taken % stretch == 0 or saving:
+            validating = taken % config.validate_every == 0 or last
+            # before every save too: a state whose loss or gradient is not finite is never saved
+            if taken % stretch == 0 or validating or saving:
                 row = {"step": float(taken), **self._mean(pending, taken), **clock.lap(len(pending))}
                 pending = []
-                if taken % config.validate_every == 0 or last:
+                if validating:
                     scores = self._validate(self.step.take(placed), row)
                     row |= scores
                     clock.skip()
                 self.journal.add(row)
             if saving:
-                self.checkpoints.save(self.step.take(placed), config, loader.state)
+                self.checkpoints.save(self.step.take(placed), config, self.journal.trained_on, loader.state)
                 clock.skip()
         if not scores:
             rows = self.journal.rows
@@ -185,12 +188,12 @@ class _Run:
 
     def _mean(self, pending: list, taken: int) -> record.Row:
         row = record.mean_row([self.step.take(metrics) for metrics in pending])
-        if not np.isfinite(row["loss"]):
-            raise ValueError(f"loss must stay finite, got {row['loss']} by step {taken}: lower --set learning_rate")
+        record.check_finite(row, taken)
         return row
 
     def _validate(self, state: TrainState, row: record.Row) -> record.Row:
         scores, made = validation.validate(self.predict, state, self.cases)
+        record.check_finite(scores, int(state.step))
         reference = self.reference["val_nrmse"]
         scores["tkd_nrmse"] = reference
         self.watcher.said(

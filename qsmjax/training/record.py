@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qsmjax.io.aside import write_aside
 
 Row = dict[str, float]
@@ -36,3 +38,14 @@ def write_rows(workdir: str | Path, rows: list[Row]) -> None:
 def mean_row(metrics: Sequence[Mapping[str, Any]]) -> Row:
     """Average the metrics of a stretch of steps."""
     return {name: float(sum(float(m[name]) for m in metrics) / len(metrics)) for name in metrics[0]}
+
+
+def check_finite(row: Row, step: int) -> None:
+    """Check a row before the state that it tells of is saved: a gradient may be lost where the loss is not yet.
+
+    Raises:
+      ValueError: if one of its numbers is not finite; names the loss first.
+    """
+    wrong = [name for name in sorted(row, key=lambda name: name != "loss") if not np.isfinite(row[name])]
+    if wrong:
+        raise ValueError(f"{wrong[0]} must stay finite, got {row[wrong[0]]} by step {step}: lower --set learning_rate")

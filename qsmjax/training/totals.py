@@ -30,14 +30,17 @@ from qsmjax.training.bank import Holding, turned_grid, voxel_edges
 from qsmjax.training.scans import Example, rounded
 
 FINE = 1.1
-"""Largest edge of the voxels that a head is scanned by [mm]: half of the widest."""
+"""Largest edge of the voxels that a head is simulated on [mm]; each is at most half of the scan's, which reach 4 mm."""
 UNTOLD = 0.2
 """Part of the total fields that come without a noise map, half of these without a magnitude too."""
 ECHOES = 4
 
 
 def draw_totals(rng: np.random.Generator, head: Anatomy) -> Iterator[Example]:
-    """Scan a head in voxels of 1.15 to 2 mm at 1.5 to 7 T; remove the background of its field and of its echoes'."""
+    """Scan a head at 1.5 to 7 T, and remove the background of its field and of its echoes'.
+
+    Voxels are cubes of 1.15 to 2 mm, and half of them have one edge up to twice as long.
+    """
     made = _scanned(rng, head)
     eroded, told, seen = int(rng.integers(3)), rng.uniform() >= UNTOLD, rng.uniform() < 0.5
     mean = field_map(

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from qsmjax.cli.main import run_command
+from qsmjax.cli.train import choose_config
 from qsmjax.io.lock import locked
 from qsmjax.io.nifti import new_volume, save_volume
 from qsmjax.training.checkpoint import load_for_inference
+from qsmjax.training.config import preset, with_settings
 
 SMALL = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=2", "steps=2", "validate_every=1", "checkpoint_every=2"]
 
@@ -57,6 +59,10 @@ def test_the_same_command_finds_the_run_done(trained, maps, capsys):
         (["--steps", "0"], "steps must be positive"),
         (["--devices", "0"], "--devices must be at least 1"),
         (["--data", "no/such/folder"], "must be a folder of maps"),
+        (["--config", "learned", "--set", "noise=1,2"], "--set noise must be left out"),
+        (["--config", "learned", "--data", "maps"], "--data must be left out for --config learned, got maps"),
+        (["--config", "learned", "--validation", "maps"], "--validation must be left out"),
+        (["--config", "learned", "--profile"], "--profile must be left out"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(extra, message, tmp_path, capsys):
@@ -70,6 +76,37 @@ def test_a_run_keeps_its_network_and_its_preset(trained, capsys):
     assert "--config must be tiny" in capsys.readouterr().err
     assert run_command("train", ["--workdir", str(trained), "--set", "width=3"]) == 2
     assert "network must stay" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting", ["remat=true", "dtype=bfloat16", "momentum=0.5", "schedule=constant"])
+def test_what_has_no_size_may_change_as_a_run_goes_on(trained, setting):
+    name = setting.split("=")[0]
+    assert getattr(choose_config(trained, None, [setting], None), name) == getattr(
+        with_settings(preset("tiny"), [setting]), name
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"), [("ema=0", "ema must stay above zero"), ("clip=1", "clip must stay zero")]
+)
+def test_what_a_state_would_not_fit_is_told_by_name(trained, setting, message, capsys):
+    assert run_command("train", ["--workdir", str(trained), "--set", setting]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "move it away" not in error
+
+
+def test_a_run_goes_on_with_its_own_data_alone(trained, maps, capsys):
+    assert run_command("train", ["--workdir", str(trained), "--steps", "3", "--devices", "1"]) == 2
+    assert "data must stay those of" in capsys.readouterr().err
+    assert load_for_inference(trained)[1]["training_data"].startswith("1 maps: one")
+
+
+def test_a_tpu_alone_trains_the_learned_inversion(maps, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("qsmjax.training.hosts._has_tpu", lambda: True)
+    monkeypatch.setattr("qsmjax.cli.train.learn", lambda *given, **_: asked.append(given) or 10**9)
+    words = ["--workdir", str(tmp_path / "W"), "--config", "learned", "--labels", str(maps), "--quiet"]
+    assert run_command("train", words) == 0 and len(asked) == 1
 
 
 def test_a_second_run_in_the_folder_is_refused(trained, capsys):

@@ -54,6 +54,13 @@ def test_the_tpu_notebook_leaves_jax_alone():
     assert "print(jax.devices())" in code and '"-c", "held.txt"' in code
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_a_notebook_draws_head_and_noise_from_keys_of_their_own(name):
+    code = "\n".join(text for text, cell in sources(name) if cell["cell_type"] == "code")
+    assert code.count("jax.random.split(jax.random.key(") == code.count("jax.random.key(") == 1
+    assert "random_chi(key," in code and "random.normal(noise_key," in code
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Jupyter's own
 @pytest.mark.parametrize("name", SMALL)

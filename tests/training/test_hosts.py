@@ -1,5 +1,6 @@
 """Two processes over loopback: the same parameters as one, stopped together, and what is left when one is killed."""
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -96,6 +97,43 @@ def test_one_process_is_not_made_to_wait(monkeypatch):
     assert hosts.is_first() and not hosts.told_to_stop(1) and hosts.own_rows(8) == slice(0, 8)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     assert hosts.in_cluster()
+
+
+@pytest.fixture
+def a_tpu(monkeypatch):
+    """A machine that looks as if it had a TPU, and tells nothing of others."""
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    exists = pathlib.Path.exists
+    monkeypatch.setattr(pathlib.Path, "exists", lambda path, **_: str(path) == "/dev/vfio/0" or exists(path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+
+
+def test_a_tpu_whose_devices_a_notebook_has_goes_on_alone(a_tpu):
+    assert jax.devices() and not hosts.in_cluster()
+    hosts.join()
+    assert jax.process_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "alone"), [(ValueError("no address"), True), (OSError(), True), (RuntimeError("timed out"), False)]
+)
+def test_a_tpu_goes_on_alone_only_where_there_is_no_cluster(a_tpu, monkeypatch, error, alone):
+    def initialize(*given):
+        asked.append(given)
+        raise error
+
+    asked = []
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with contextlib.nullcontext() if alone else pytest.raises(ValueError, match="must find each other"):
+        hosts.join()
+    assert asked == [(None, None, None)]
+
+
+@pytest.mark.parametrize(("hostnames", "several"), [("localhost", False), ("10.0.0.1,10.0.0.2", True)])
+def test_a_pod_that_names_its_workers_is_a_cluster(a_tpu, monkeypatch, hostnames, several):
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", hostnames)
+    assert hosts.in_cluster() == several
 
 
 def test_processes_that_cannot_find_each_other_are_told_how():

@@ -1,15 +1,18 @@
 """The learned inversion's run: scans whose fields hold all sources, patches turned with their grid, resuming."""
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
 import signal
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from qsmjax.inference.network import load_network
@@ -22,6 +25,7 @@ from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry
 from qsmjax.training import bank, correction, learn, scans, sight
 from qsmjax.training.config import preset, with_settings
+from qsmjax.training.devices import CompiledStep, compile_step
 from qsmjax.training.scans import draw_scan
 from qsmjax.training.totals import TOTALS, load_total
 
@@ -162,6 +166,70 @@ def test_what_was_seen_is_kept_until_something_else_would_be_seen(workdir, seen,
     assert all(made()[name] > time for name, time in first.items()), "the stage before has been trained on"
 
 
+class Sloping(nn.Module):
+    """A network of two weights, of which each makes a part of the map and of its spread."""
+
+    @nn.compact
+    def __call__(self, features, numbers):
+        made = nn.Dense(2)(features)
+        return 0.01 * made[..., 0], made[..., 1] - 4
+
+
+def test_two_devices_take_the_step_of_one(workdir, seen, monkeypatch):
+    # whose windows take seconds to compile
+    monkeypatch.setattr(correction, "xsim_map", lambda chi, truth: 1 - (chi - truth) ** 2)
+    batch = learn.draw(CONFIG, 0, learn.kinds_of(seen), 2)
+    # shares of unequal size: the mean of the devices' means would not be the mean
+    batch["mask"][0, 4:] = False
+    features, numbers = jnp.zeros((1, 16, 16, 16, unrolled.FEATURES)), jnp.zeros((1, unrolled.ABOUT))
+    params = Sloping().init(jax.random.key(0), features, numbers)["params"]
+    optimiser, made = optax.sgd(1.0), []
+    for count in (1, 2):
+        step = compile_step(
+            partial(learn.take_step, network=Sloping(), optimiser=optimiser), jax.local_devices()[:count]
+        )
+        progress, terms = step.run(step.place(learn.begin(params, optimiser)), batch)
+        made.append((step.take(progress).params, step.take(terms)))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), *made)
+
+
+@pytest.fixture
+def no_scans(monkeypatch):
+    """No bank is made: what was to be told before comes too late."""
+    monkeypatch.setattr(learn, "make_bank", lambda *_, **__: pytest.fail("scans were simulated first"))
+
+
+def test_what_cannot_be_trained_is_told_before_the_scans(no_scans, workdir, tmp_path):
+    begin = partial(learn.learn, tmp_path, labels=workdir / "labels", say=lambda _: None)
+    with pytest.raises(ValueError, match=r"multiple of devices x accumulate \(4 x 1\), got 2"):
+        begin(CONFIG)
+    config = dataclasses.replace(CONFIG, begin="mine.safetensors")
+    with pytest.raises(ValueError, match=r"begin must be weights of the .* \(width 16, blocks 1\), got others in mine"):
+        begin(config, begun={"stage_0": {}}, devices=1)
+
+
+def test_a_run_goes_on_with_its_own_label_maps_alone(no_scans, workdir, tmp_path):
+    assert learn.keep_names(tmp_path, [workdir / "labels" / "head.nii.gz"]) == "1 label maps: head.nii.gz"
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "another.nii.gz").symlink_to(workdir / "labels" / "head.nii.gz")
+    with pytest.raises(ValueError, match=r"data must stay those of .*head.nii.gz\), got 1 label maps: another.nii.gz"):
+        learn.learn(tmp_path, CONFIG, others, lambda _: None, devices=1)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("lost", ["loss", "gradient_norm"])
+def test_a_state_that_is_not_finite_is_not_saved(lost, told, seen, tmp_path, monkeypatch):
+    terms = {"loss": np.float32(1), "gradient_norm": np.float32(1), lost: np.float32(np.nan)}
+    same = lambda tree: tree
+    monkeypatch.setattr(learn, "compile_step", lambda *_: CompiledStep(lambda state, _: (state, terms), same, same))
+    monkeypatch.setattr(learn, "stop_signals", lambda: contextlib.nullcontext(lambda _: told))
+    run = learn.Run(tmp_path, CONFIG, NETWORK, "", print, jax.local_devices()[:1], {"stage_0": {"a": np.zeros(2)}})
+    with pytest.raises(ValueError, match=f"{lost} must stay finite, got nan by step {1 if told else 2}: lower"):
+        learn.train_stage(run, seen, [], CONFIG.steps)
+    assert not (tmp_path / "stage_0").exists()
+
+
 @pytest.mark.slow
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
     lines = []
@@ -230,5 +298,3 @@ def test_a_run_on_total_fields_begins_from_weights(workdir, tmp_path):
         off = (kept.field - made)[deep]
         # the background of air and bone has some hundred times the tissue's field
         assert off.std() < 1.5 * made[deep].std() and not kept.field[~kept.mask].any()
-    with pytest.raises(ValueError, match="must be those of the network"):
-        learn.learn(tmp_path, config, labels, lambda _: None, begun={"stage_0": {}}, devices=1)

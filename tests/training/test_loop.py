@@ -169,6 +169,54 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path):
     assert int(final_state(tmp_path).step) == 1
 
 
+def test_every_validation_that_was_asked_for_is_made(whole, tmp_path):
+    # no multiple of the stretch between two rows, 2
+    run(tmp_path, config=dataclasses.replace(CONFIG, steps=22, validate_every=21, checkpoint_every=1000))
+    assert [row["step"] for row in read_rows(tmp_path, 22) if "val_nrmse" in row] == [21, 22]
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_and_is_not_saved(whole, tmp_path, monkeypatch):
+    made = loop.compile_step(loop.train_step, jax.local_devices()[:1])
+
+    def lost(state, batch):
+        state, metrics = made.run(state, batch)
+        return state, {**metrics, "gradient_norm": np.float32(np.nan)}
+
+    monkeypatch.setattr(loop, "compile_step", lambda *_: made._replace(run=lost))
+    with pytest.raises(ValueError, match="gradient_norm must stay finite, got nan by step 1: lower"):
+        run(tmp_path)
+    assert int(final_state(tmp_path).step) == 0
+
+
+def test_a_validation_that_is_not_finite_is_told_as_a_loss_is(whole, tmp_path, monkeypatch):
+    scores = dict.fromkeys(("val_psnr", "val_nrmse", "val_hfen", "val_ssim"), float("nan"))
+    monkeypatch.setattr(loop.validation, "validate", lambda *_: (scores, None))
+    with pytest.raises(ValueError, match="val_psnr must stay finite, got nan by step 2: lower"):
+        run(tmp_path)
+    assert int(final_state(tmp_path).step) == 1
+
+
+def test_a_run_goes_on_with_its_own_data_alone(whole, tmp_path):
+    run(tmp_path, until=1)
+    others = Patches(CONFIG, [subject(2)])
+    with pytest.raises(ValueError, match=r"data must stay those of .*\(1 maps: subject 0\), got 1 maps: subject 2"):
+        loop.train(tmp_path, CONFIG, others, HELD_OUT, Silent(), devices=1)
+    # a run from before the data were kept
+    shutil.rmtree(tmp_path / "checkpoints" / "1" / "data")
+    assert loop.train(tmp_path, CONFIG, others, HELD_OUT, Silent(), devices=1, until=2).step == 2
+
+
+def test_scaling_is_the_mean_and_deviation_over_the_masks(whole, monkeypatch):
+    monkeypatch.setattr(loop, "SCALING_BATCHES", 3)
+    step = loop.compile_step(loop.train_step, jax.local_devices()[:1])
+    found = loop.measure_scaling(step, whole[2], SOURCE.batch)
+    batches = [SOURCE.batch(i) for i in range(3)]
+    field, chi = (np.concatenate([b[name][b["mask"]] for b in batches]) for name in ("field", "chi"))
+    expected = Scaling(field.mean(), field.std(), chi.mean(), chi.std())
+    for name in Scaling.__dataclass_fields__:
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-6)
+
+
 def test_maps_that_do_not_vary_are_refused(tmp_path):
     flat = dataclasses.replace(SOURCE.maps[0], chi=np.zeros((12, 12, 12), np.float32))
     with pytest.raises(ValueError, match="must vary within the masks"):

@@ -68,3 +68,25 @@ def test_factors_lie_in_their_range_on_both_sides():
     factors = np.asarray(jax.vmap(lambda k: random_factor(CONFIG, k))(jax.random.split(jax.random.key(0), 64)))
     assert np.all((np.abs(factors) >= 0.5) & (np.abs(factors) <= 2))
     assert 16 < np.sum(factors < 0) < 48
+
+
+def test_noise_has_a_deviation_of_its_range(batch, make):
+    silent = {**batch, "chi": jnp.zeros_like(batch["chi"])}
+    samples = [make(step, silent) for step in range(8)]
+    found = [np.asarray(field)[mask].std() for s in samples for field, mask in zip(s.field, np.asarray(s.mask))]
+    # some 700 voxels tell a deviation to 3 %
+    assert 0.9 * 0.001 < min(found) < 1.2e-3 and 1.8e-3 < max(found) < 1.1 * 0.002
+
+
+def test_maps_are_turned_by_up_to_the_angle_that_is_set(batch, make):
+    """A map that rises along B0, whose slope tells how far it was turned."""
+    at = np.indices((12, 12, 12)) - 5.5
+    rising = {**batch, "chi": jnp.broadcast_to(jnp.float32(at[2]), batch["chi"].shape)}
+    rising["mask"] = jnp.ones_like(batch["mask"])
+    deep = np.linalg.norm(at, axis=0) < 4
+    angles = []
+    for step in range(8):
+        for chi in np.asarray(make(step, rising).chi):
+            slope = np.linalg.lstsq(at[:, deep].T, chi[deep], rcond=None)[0]
+            angles.append(np.degrees(np.arccos(abs(slope[2]) / np.linalg.norm(slope))))
+    assert 25 < max(angles) < CONFIG.rotation + 0.1

@@ -10,10 +10,11 @@ import pytest
 
 from qsmjax.models.build import build
 from qsmjax.models.scaling import Scaling
+from qsmjax.training import correction
 from qsmjax.training.config import TrainConfig, with_settings
 from qsmjax.training.devices import AXIS, choose_devices, compile_step
 from qsmjax.training.samples import make_samples
-from qsmjax.training.state import init_state
+from qsmjax.training.state import init_state, make_optimiser
 from qsmjax.training.step import gradient_of, train_step
 
 TEXTS = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=4", "ema=0.9", "clip=1", "warmup=2", "learning_rate=0.01"]
@@ -96,4 +97,39 @@ def test_a_batch_that_cannot_be_shared_is_refused():
     assert len(choose_devices(8)) == 4 and len(choose_devices(3, limit=1)) == 1
     with pytest.raises(ValueError, match=r"multiple of devices x accumulate \(4 x 2\), got 4"):
         choose_devices(4, 2)
-    assert AXIS
+
+
+def test_a_step_hears_of_an_axis_where_devices_share_it():
+    heard = []
+    step = lambda state, batch, axis_name: heard.append(axis_name) or (state, batch)
+    for count in (1, 4):
+        compiled = compile_step(step, jax.local_devices()[:count])
+        compiled.run(compiled.place(np.zeros(2)), np.zeros((4, 3)))
+    assert heard == [None, AXIS]
+
+
+def rates(optimiser, steps):
+    """The rate of each step: by a gradient that stays, Adam moves a parameter by just that."""
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = optimiser.update(jnp.ones_like(params), state, params)
+        return (params, state), -updates[0]
+
+    params = jnp.zeros(1)
+    return np.asarray(jax.lax.scan(step, (params, optimiser.init(params)), length=steps)[1])
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.0), ("constant", 0.01)])
+def test_the_rate_rises_from_zero_and_ends_as_its_schedule_says(schedule, last):
+    config = dataclasses.replace(CONFIG, steps=20, warmup=5, schedule=schedule, clip=0.0)
+    found = rates(make_optimiser(config), 21)
+    np.testing.assert_allclose(found[[0, 1, 5, 20]], [0, 0.002, 0.01, last], rtol=1e-4, atol=1e-7)
+    clipped = rates(make_optimiser(dataclasses.replace(config, clip=0.5)), 21)
+    np.testing.assert_allclose(clipped, found, rtol=1e-4, atol=1e-7)
+
+
+def test_the_correction_s_rate_rises_for_fifty_steps_and_falls_to_zero():
+    # what is no kernel has a tenth of the rate
+    found = rates(correction.make_optimiser(100, 0.01), 101)
+    np.testing.assert_allclose(found[[0, 25, 50, 75, 100]], [0, 5e-4, 1e-3, 5e-4, 0], rtol=2e-3, atol=1e-7)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from qsmjax.training.config import PRESETS, TrainConfig, from_dict, preset, with_settings
+from qsmjax.training.config import HEEDED, PRESETS, TrainConfig, from_dict, preset, with_settings
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -53,6 +53,8 @@ def test_settings_are_typed():
         ("seed=-1", "seed must not be negative"),
         ("validation_heads=0", "validation_heads must be positive"),
         ("schedule=linear", "schedule must be constant or cosine"),
+        ("begin=learned", "begin must be left out for network qsmnet, got learned: it heeds preset"),
+        ("subjects=3", "subjects must be left out for network qsmnet"),
     ],
 )
 def test_a_wrong_setting_is_told(text, message):
@@ -64,6 +66,18 @@ def test_a_patch_must_fit_the_network_that_is_folded():
     for patch in ("20", "48,32,32"):
         with pytest.raises(ValueError, match="patch must be three times the same multiple of 8"):
             with_settings(preset("learned"), [f"patch={patch}"])
+
+
+@pytest.mark.parametrize("text", ["ema=0", "noise=1,2", "depth=9", "voxel_size=3", "checkpoint_every=5"])
+def test_what_the_learned_inversion_does_not_heed_is_refused(text):
+    with pytest.raises(ValueError, match=f"{text.split('=')[0]} must be left out for network correction"):
+        with_settings(preset("learned"), [text])
+
+
+def test_every_setting_is_heeded_and_presets_set_no_others():
+    assert set(HEEDED["qsmnet"]) | set(HEEDED["correction"]) == set(TrainConfig.__dataclass_fields__)
+    for name, changes in PRESETS.items():
+        assert set(changes) <= set(HEEDED[preset(name).network]), name
 
 
 def test_an_unknown_preset_names_the_nearest():

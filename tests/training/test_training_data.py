@@ -18,7 +18,7 @@ def ball(shape=(14, 12, 10), seed=0, field=False):
     rng = np.random.default_rng(seed)
     axes = np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in shape], indexing="ij")
     mask = sum((2 * a / n) ** 2 for a, n in zip(axes, shape)) < 0.8
-    chi, measured = (np.where(mask, rng.normal(size=shape), 0).astype(np.float32) for _ in range(2))
+    chi, measured = (np.where(mask, 0.05 * rng.normal(size=shape), 0).astype(np.float32) for _ in range(2))
     return Maps(f"ball {seed}", chi, mask, measured if field else None)
 
 
@@ -117,12 +117,26 @@ def test_no_head_is_trained_on_and_validated_by(tmp_path):
         for name in ("upright", "turned"):
             write(folder / f"{name}_chi.nii.gz", ball(seed=number).chi)
             (folder / f"{name}_to_reference.mat").touch()
-    source, held_out = choose_data(CONFIG, str(tmp_path), None, None)
+    source, held_out = choose_data(CONFIG, str(tmp_path), None, None, print)
     assert [m.name for m in held_out] == ["turned_chi.nii.gz", "upright_chi.nii.gz"]
     assert {m.head for m in held_out} == {str(tmp_path / "head2")} and {m.head for m in source.maps} == {
         str(tmp_path / "head1")
     }
-    assert choose_data(CONFIG, str(tmp_path / "head1"), None, None)[1] == [], "of one head all is trained on"
+    assert choose_data(CONFIG, str(tmp_path / "head1"), None, None, print)[1] == [], "of one head all is trained on"
+
+
+def test_heads_to_validate_on_are_left_out_of_those_to_train_on(tmp_path, monkeypatch):
+    for place in ("val/sub-9_chi", "val/other_chi", "sub-9_run-2_chi", "sub-1_chi"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        write(tmp_path / f"{place}.nii.gz", ball().chi)
+    monkeypatch.chdir(tmp_path)
+    lines = []
+    source, held_out = choose_data(CONFIG, ".", None, str(tmp_path / "val"), lines.append)
+    assert [m.name for m in source.maps] == ["sub-1_chi.nii.gz"] and len(held_out) == 2
+    (line,) = lines
+    assert all(name in line for name in ("sub-9_run-2_chi", "sub-9_chi", "other_chi"))
+    with pytest.raises(ValueError, match="must hold maps of other heads than --validation, got none"):
+        choose_data(CONFIG, "val", None, "val", lines.append)
 
 
 def test_files_that_do_not_fit_are_told(tmp_path):
@@ -147,3 +161,33 @@ def test_files_that_do_not_fit_are_told(tmp_path):
     write(tmp_path / "a_chi.nii.gz", np.full((4, 4, 4), np.nan))
     with pytest.raises(ValueError, match="must be finite"):
         load_maps(tmp_path, CONFIG)
+
+
+def test_maps_of_another_unit_are_told(tmp_path):
+    chi = ball().chi
+    write(tmp_path / "a_chi.nii.gz", 1000 * chi)
+    with pytest.raises(ValueError, match=r"a_chi.nii.gz must be a susceptibility map in ppm.*divide ppb by 1000"):
+        load_maps(tmp_path, CONFIG)
+    write(tmp_path / "a_chi.nii.gz", chi)
+    write(tmp_path / "a_field.nii.gz", 128 * 0.2 * chi)
+    with pytest.raises(ValueError, match=r"a_field.nii.gz must be a local field in ppm.*stays under 0.1, got 1\.\d"):
+        load_maps(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize("end", ["mask", "field"])
+def test_a_mate_must_lie_where_its_map_lies(end, tmp_path):
+    mirrored = np.diag([-1.0, 1, 1, 1])
+    mirrored[0, 3] = 13
+    write(tmp_path / "a_chi.nii.gz", ball().chi)
+    write(tmp_path / f"a_{end}.nii.gz", ball().chi, mirrored)
+    with pytest.raises(ValueError, match=f"a_{end}.nii.gz must lie where a_chi.nii.gz lies, got an affine 13 off"):
+        load_maps(tmp_path, CONFIG)
+    # as headers round theirs
+    write(tmp_path / f"a_{end}.nii.gz", ball().chi, np.eye(4) + 1e-3)
+    load_maps(tmp_path, CONFIG)
+
+
+def test_a_field_may_be_stored_from_head_to_foot(tmp_path):
+    for end in ("chi", "field"):
+        write(tmp_path / f"a_{end}.nii.gz", ball().chi, np.diag([1.0, 1, -1, 1]))
+    assert load_maps(tmp_path, CONFIG)[0].field is not None

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from qsmjax.io.nifti import new_volume, save_volume
 from qsmjax.training.config import preset, with_settings
@@ -40,6 +41,14 @@ def test_a_label_map_gives_as_many_heads_as_asked_for(tmp_path):
     assert 0.8 < bent.mask.sum() / first.mask.sum() < 1.25
     assert bent.mask.shape != first.mask.shape or (bent.mask != first.mask).any()
     assert abs(bent.chi[bent.mask].mean()) < 1e-3
+    # the pallidum, of all tissues the one with most iron, lies on the other side
+    side = lambda maps: np.average(np.indices(maps.chi.shape)[0] - (maps.chi.shape[0] - 1) / 2, weights=_iron(maps))
+    assert side(first) < -1 and side(bent) > 1
+
+
+def _iron(maps):
+    smooth = scipy.ndimage.uniform_filter(maps.chi, 3)
+    return np.maximum(smooth - 0.5 * smooth.max(), 0)
 
 
 def test_what_is_no_label_map_is_refused(tmp_path):
