@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from qsmjax.background.frame import Local, in_frame
 from qsmjax.numerics.arrays import Mask, Volume
-from qsmjax.numerics.operators import laplacian
+from qsmjax.numerics.operators import centred, laplacian
 from qsmjax.numerics.options import Number, real
 from qsmjax.numerics.solvers import cg, iterate
 from qsmjax.numerics.spheres import check_radius, erode, sphere_kernel, spherical_mean
@@ -73,7 +73,8 @@ def remove_ismv(
     """Iterate the spherical mean to its fixed point: the block beneath `ismv`."""
     kernel = sphere_kernel(geometry.shape, geometry.voxel_size, radius)
     valid = erode(mask, kernel, geometry.voxel_size, radius)
-    field = jnp.where(mask, field, 0)
+    # a constant would count in the change at which to stop
+    field = centred(field, mask)
     step = lambda background: jnp.where(valid, spherical_mean(background, kernel), field)
     solved = iterate(step, field, max_iterations=max_iterations, tolerance=tolerance)
     return Local(jnp.where(valid, field - solved.state, 0), valid)

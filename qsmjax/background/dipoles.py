@@ -19,6 +19,7 @@ from qsmjax.background.edge import EDGE, STEEPEST, beside_the_skull, shrink, ste
 from qsmjax.background.frame import Local, in_frame
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
+from qsmjax.numerics.operators import centred
 from qsmjax.numerics.options import Number, real
 from qsmjax.numerics.solvers import cg, cg_steps
 from qsmjax.physics.cuboids import cuboid_kernel
@@ -103,7 +104,8 @@ def remove_by_dipoles(
     steepest: ArrayLike = jnp.inf,
 ) -> Local:
     """Fit the sources and subtract the field of those outside: the block beneath `joint` and `pdf`."""
-    field = jnp.where(mask, field, 0)
+    # a constant is the centre frequency's, and no source's
+    field = centred(field, mask)
     steep = steep_voxels(field, mask, steepest)
     kernel = outside_kernel(field, mask, geometry, noise, ~steep)
     chi = fit_sources(

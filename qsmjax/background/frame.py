@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.box import bounding_box, enter, frame_shape, leave
-from qsmjax.numerics.operators import centred
 from qsmjax.numerics.options import check_option, parted
 from qsmjax.physics.field_map import FieldMap
 
@@ -60,9 +59,7 @@ def in_frame(
         check_option(name, value, zero=not name.endswith("iterations"))
     box = bounding_box(field_map.mask)
     shape = frame_shape(box, MARGIN, field_map.geometry.voxel_size, least=4)
-    # a constant is the centre frequency's, and no source's
-    field = centred(field_map.field, field_map.mask)
-    parts = {"field": field, "mask": field_map.mask, **{name: getattr(field_map, name) for name in uses}}
+    parts = {"field": field_map.field, "mask": field_map.mask, **{name: getattr(field_map, name) for name in uses}}
     framed = {name: enter(part, box, shape) for name, part in parts.items()}
     static, traced = parted(options)
     geometry = dataclasses.replace(field_map.geometry, shape=shape)

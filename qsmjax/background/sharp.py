@@ -20,6 +20,7 @@ from qsmjax.background.edge import STEEPEST, beside_the_skull, steep_voxels
 from qsmjax.background.frame import Local, in_frame
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
+from qsmjax.numerics.operators import centred
 from qsmjax.numerics.options import Number, real
 from qsmjax.numerics.solvers import cg
 from qsmjax.numerics.spheres import check_radius, erode, sphere_kernel
@@ -140,7 +141,8 @@ def remove_v_sharp(
 
     seen = chosen < len(falling)
     undo = _truncated_inverse(1 - ball(falling[0]), threshold)
-    filtered = high_pass(jnp.where(mask, field, 0))
+    # a ball may reach out by half a voxel, where a constant ends
+    filtered = high_pass(centred(field, mask))
     local = jnp.where(seen, multiply_k(filtered, undo), 0)
     for _ in range(refinements):
         local += jnp.where(seen, multiply_k(filtered - high_pass(local), undo), 0)
@@ -162,7 +164,7 @@ def remove_resharp(
     valid = erode(mask, kernel, geometry.voxel_size, radius)
     high_pass = lambda volume: multiply_k(volume, 1 - kernel)
     normal = lambda local: high_pass(valid * high_pass(local)) + weight * local
-    rhs = high_pass(valid * high_pass(jnp.where(mask, field, 0)))
+    rhs = high_pass(valid * high_pass(centred(field, mask)))
     solved = cg(normal, rhs, max_iterations=max_iterations, tolerance=tolerance)
     return Local(jnp.where(valid, solved.state, 0), valid)
 

@@ -36,7 +36,6 @@ from qsmjax.inversion.variation import EVERYWHERE, Edges, gradient_step, solutio
 from qsmjax.inversion.weighting import BALANCE, auto_weight, data_weights, noise_level
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import multiply_k
-from qsmjax.numerics.operators import centred
 from qsmjax.numerics.solvers import Report, Solved, cg_steps, iterate
 from qsmjax.physics.geometry import Geometry
 
@@ -246,8 +245,7 @@ def begin(
     max_iterations: int,
 ) -> Begun:
     """Find first sources on both sides of the mask's edge, and how far each voxel is to be trusted."""
-    # a constant is the centre frequency's, and no source's
-    field = centred(field, mask)
+    field = jnp.where(mask, field, 0)
     # a lesion's own field is steep too: deep in the mask it is data
     trusted = ~beside_the_skull(steep_voxels(field, mask, steepest), mask, geometry)
     missed = model_variance(field, mask, geometry)
