@@ -128,7 +128,7 @@ def test_the_loss_counts_from_the_start_whose_own_error_is_one(workdir, seen):
     assert [len(scans) for scans in kinds] == [1, 1], "a head and a box"
     batch = jax.tree.map(jnp.asarray, learn.draw(CONFIG, 0, kinds, 2))
     for network, expected in ((NETWORK, 1), (Known(-correction.start_error(batch)), 0)):
-        terms = correction.loss_of(network, params, batch)[1]
+        terms = jax.jit(partial(correction.loss_of, network))(params, batch)[1]
         found = [terms[name] for name in ("l1", "rms", "gradient", "dissimilarity")]
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
