@@ -78,8 +78,10 @@ def in_frame(
             raise ValueError(f"{name} must be at most {LARGEST[name]:.3g}, got {value}")
     box = bounding_box(field_map.mask)
     check_field(field_map)
-    part = WHOLE_MARGIN if is_full(field_map.mask) else margin
-    shape = frame_shape(box, part, field_map.geometry.voxel_size)
+    if is_full(field_map.mask):
+        shape = frame_shape(box, WHOLE_MARGIN)
+    else:
+        shape = frame_shape(box, margin, field_map.geometry.voxel_size)
     known = {name: getattr(field_map, name) for name in uses}
     parts = {"field": field_map.field, "mask": field_map.mask, **known}
     framed = {name: enter(part, box, shape) for name, part in parts.items()}

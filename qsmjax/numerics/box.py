@@ -34,23 +34,25 @@ def bounding_box(mask: Array | np.ndarray) -> Box:
     return x, y, z
 
 
-def frame_shape(box: Box, margin: float, voxel_size: VectorLike = (1.0, 1.0, 1.0), *, least: int = 0) -> Shape:
+def frame_shape(box: Box, margin: float, voxel_size: VectorLike | None = None, *, least: int = 0) -> Shape:
     """Return the fast shape that holds a box and the margin that keeps its periodic images off.
 
-    The margin is a part of the box along each axis. Along one that is much shorter than the longest, as of a slab, it
-    is twice that part of what it lacks: the field reaches as far as the slab is wide. A head's box has no such axis.
+    The margin is a part of the box along each axis. Along one that is much shorter than the longest [mm], as of a slab,
+    it is twice that part of what it lacks: the field reaches as far as the slab is wide. A head's box has none such.
 
     Args:
       box: of the mask.
       margin: the part.
-      voxel_size: edges of a voxel [mm]; where it is traced, voxels are taken for cubes.
+      voxel_size: edges of a voxel [mm]; voxels are taken for cubes where it is traced. None for the part alone.
       least: voxels of margin at least.
     """
     x, y, z = counts = [part.stop - part.start for part in box]
-    size = np.ones(3) if isinstance(voxel_size, jax.core.Tracer) else np.asarray(voxel_size, np.float64)
-    longest = max(n * d for n, d in zip(counts, size))
-    lacking = [min(2 * margin, 1) * (longest / d - n) for n, d in zip(counts, size)]
-    a, b, c = (max(least, round(n * margin), round(more)) for n, more in zip(counts, lacking))
+    wanted = [n * margin for n in counts]
+    if voxel_size is not None:
+        size = np.ones(3) if isinstance(voxel_size, jax.core.Tracer) else np.asarray(voxel_size, np.float64)
+        longest = max(n * d for n, d in zip(counts, size))
+        wanted = [max(part, 2 * margin * (longest / d - n)) for part, n, d in zip(wanted, counts, size)]
+    a, b, c = (max(least, round(part)) for part in wanted)
     return fast_shape((x, y, z), (a, b, c))
 
 
