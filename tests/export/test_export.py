@@ -108,6 +108,7 @@ def test_the_network_is_the_same_on_any_shape(config):
             assert np.abs(theirs[0, 0] - ours).max() < 1e-5 * np.ptp(ours)
 
 
+@pytest.mark.slow
 def test_the_chain_is_the_same_with_stages_of_any_depth():
     variables = {f"stage_{i}": drawn(DEEP, i) for i in range(2)}
     card = {"calibration": [-0.4, 0.9]}

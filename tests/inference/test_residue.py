@@ -81,6 +81,7 @@ def test_what_is_smaller_than_a_head_is_not_judged(head):
     assert qsmjax.load("learned")(small).local is None
 
 
+@pytest.mark.slow
 def test_a_gradient_goes_by_what_is_found_and_where_the_field_is_traced_none_is_looked_for(head):
     scan = head.holding(0.5)
     seen = []

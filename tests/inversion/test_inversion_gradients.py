@@ -57,7 +57,7 @@ def test_gradient_at_a_field_of_zero_is_finite():
     assert np.isfinite(jax.grad(loss)(jnp.zeros_like(local.field))).all()
 
 
-@pytest.mark.parametrize("name", ONE_STEP)
+@pytest.mark.parametrize("name", ["tfi", *(pytest.param(n, marks=pytest.mark.slow) for n in ONE_STEP if n != "tfi")])
 def test_gradient_through_one_step_methods(name):
     """Their start is unrolled too; no voxel may cross the limit of steepness."""
     local, wanted = local_map(), jax.random.normal(jax.random.key(0), SHAPE)

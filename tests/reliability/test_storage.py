@@ -113,7 +113,7 @@ def test_a_head_moved_in_a_larger_grid_gives_the_map_moved(tmp_path, method):
         assert not moved.any()
 
 
-@pytest.mark.parametrize("words", [(), ("--input", "totalfield"), ("--given",)])
+@pytest.mark.parametrize("words", [pytest.param((), marks=pytest.mark.slow), ("--input", "totalfield"), ("--given",)])
 def test_other_axes_give_the_same_map_and_its_deviation(tmp_path, words):
     """The network is not the same in all directions, so that it is the volumes that are turned."""
     scan, given, words = field(), "--given" in words, [word for word in words if word != "--given"]
@@ -138,6 +138,7 @@ def test_other_axes_give_the_same_map_and_its_deviation(tmp_path, words):
             assert same(back(found), part)
 
 
+@pytest.mark.slow
 def test_other_axes_give_the_same_map_of_phase(tmp_path):
     """Background removal makes a hundredth of the map of what rounds otherwise in the total field."""
     rng, te = np.random.default_rng(3), (0.005, 0.012, 0.02)
