@@ -150,7 +150,10 @@ def _implied_mask(data: np.ndarray, volume: NiftiVolume) -> tuple[np.ndarray, li
     whole = scipy.ndimage.binary_fill_holes(mask)
     if not (holes := int(whole.sum() - mask.sum())):
         return mask, []
-    if volume.stored_as_float:
+    # in floating point it stays nowhere; what is zero there was taken out, unless the file was of whole numbers once
+    known = data[mask & np.isfinite(data)]
+    steps = known / np.abs(known).min(initial=np.inf)
+    if volume.stored_as_float and np.abs(steps - np.rint(steps)).max(initial=0) > 0.01:
         return mask, [f"{holes} voxels of zero within the head are left out of the mask (else --mask)"]
     return whole, [f"{holes} voxels of zero within the head are taken for its field's (else --mask)"]
 

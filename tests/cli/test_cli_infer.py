@@ -212,14 +212,19 @@ def test_zeros_within_the_head_are_told_and_of_whole_numbers_are_its_fields(fold
     image = nib.Nifti1Image(whole.astype(np.int16), affine())
     image.header.set_slope_inter(step, 0)
     nib.save(image, folder / "whole.nii")
-    held = write(folder / "held.nii", step * whole)
-    capsys.readouterr()
-    infer(folder / "whole.nii", "--method", "tkd", "--no-figure", "--save-stages")
-    assert "voxels of zero within the head are taken for its field's" in capsys.readouterr().out
-    infer(held, "--method", "tkd", "--no-figure", "--save-stages")
-    assert "voxels of zero within the head are left out of the mask" in capsys.readouterr().out
-    kept = [load_volume(folder / f"{name}_desc-qsm_mask.nii.gz").data.sum() for name in ("whole", "held")]
-    assert kept[1] < kept[0] <= scan[1].sum()
+    write(folder / "converted.nii", step * whole)
+    write(folder / "cut.nii", np.where(whole == 0, 0, scan[2]))
+    kept = []
+    for name, words in (
+        ("whole", "taken for its field's"),
+        ("converted", "taken for"),
+        ("cut", "left out of the mask"),
+    ):
+        capsys.readouterr()
+        infer(folder / f"{name}.nii", "--method", "tkd", "--no-figure", "--save-stages")
+        assert f"voxels of zero within the head are {words}" in capsys.readouterr().out
+        kept.append(load_volume(folder / f"{name}_desc-qsm_mask.nii.gz").data.sum())
+    assert kept[2] < kept[1] == kept[0] <= scan[1].sum()
 
 
 def test_units_that_cannot_be_are_refused_of_a_field_too(folder, capsys):

@@ -51,7 +51,7 @@ def test_b0_may_be_of_any_length():
     np.testing.assert_allclose(once, twice, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(0.8, 0.8, 3.0), (0.5, 3.0, 0.5)])
+@pytest.mark.parametrize("size", [(0.8, 0.8, 3.0), pytest.param((0.5, 3.0, 0.5), marks=pytest.mark.slow)])
 def test_the_kernel_of_long_voxels_has_no_seam_where_the_near_field_ends(size):
     shape = (96, 96, 96)
     chi = np.zeros(shape, np.float32)

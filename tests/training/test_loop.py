@@ -150,6 +150,7 @@ def test_a_run_killed_during_a_save_goes_on_from_the_last_whole_checkpoint(whole
     same_bits(final_state(tmp_path), whole[2])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_devices(whole, tmp_path):
     run(tmp_path, until=2)
     watcher = Silent()
