@@ -29,7 +29,7 @@ from qsmjax.cli.main import run_command
 from qsmjax.io.nifti import new_volume, save_volume
 from qsmjax.io.weights import load_weights
 from qsmjax.training import bank, learn
-from qsmjax.training.learn import STATE
+from qsmjax.training.progress import STATE
 
 TINY = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=2", "validation_shape=16"]
 TINY += ["steps=12", "validate_every=6", "checkpoint_every=1"]
@@ -82,7 +82,7 @@ def whole_checkpoint(workdir: Path) -> int:
     """Return the step of the last checkpoint that has its name, 0 for none; over all stages where there are some."""
     for number, state in reversed(list(enumerate(states(workdir)))):
         if state.is_file():
-            # the first leaf of `training.learn.Progress`
+            # the first leaf of `training.progress.Progress`
             return number * STEPS + int(np.ravel(load_weights(state)[0]["0000"])[0])
     folder = workdir / "checkpoints"
     return max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0) if folder.is_dir() else 0

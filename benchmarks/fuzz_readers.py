@@ -30,7 +30,7 @@ from qsmjax.models.build import build
 from qsmjax.registration.flirt import read_flirt
 from qsmjax.training.checkpoint import Checkpoints
 from qsmjax.training.config import TrainConfig, from_dict, preset, with_settings
-from qsmjax.training.learn import STATE, Progress, restore, save, stored_run
+from qsmjax.training.progress import STATE, Progress, restore, save, stored_run
 from qsmjax.training.state import init_state
 
 ALLOWED = (ValueError, OSError, MemoryError)

@@ -38,8 +38,9 @@ from qsmjax.training.config import PRESETS, TrainConfig, preset, with_settings
 from qsmjax.training.data import Drawn, Maps, Patches, Source
 from qsmjax.training.files import load_maps
 from qsmjax.training.labels import load_labels
-from qsmjax.training.learn import learn, stored_run
+from qsmjax.training.learn import learn
 from qsmjax.training.loop import Watcher, train
+from qsmjax.training.progress import stored_run
 
 SIZELESS = ("dtype", "momentum", "remat")
 """What of a network a run may change as it goes on: no size hangs on it."""

@@ -9,4 +9,6 @@
 - `validation`: whole volumes, beside TKD
 - `checkpoint`, `record`: what a run leaves in its work folder
 - `loop`: a run from its start, or its last checkpoint, to its end
+- `bank`, `scans`, `totals`, `sight`: what the learned inversion is trained on, and what the physics sees of it
+- `learn`, `progress`, `calibration`: its run, how far that has come, and what its deviation is worth
 """

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +24,7 @@ import optax
 
 from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import volume_files
-from qsmjax.io.weights import load_weights, save_weights
+from qsmjax.io.weights import save_weights
 from qsmjax.models import unrolled
 from qsmjax.models.build import build
 from qsmjax.models.correction import Correction, check_params
@@ -33,14 +32,14 @@ from qsmjax.training import correction, record
 from qsmjax.training.bank import SOURCES, make_bank
 from qsmjax.training.calibration import WITHIN, calibrate
 from qsmjax.training.checkpoint import LICENCE, WEIGHTS, check_data
-from qsmjax.training.config import TrainConfig, from_dict
+from qsmjax.training.config import TrainConfig
 from qsmjax.training.devices import choose_devices, compile_step, compiled
 from qsmjax.training.loader import Loader
+from qsmjax.training.progress import Progress, begin, restore, save
 from qsmjax.training.sight import Seen, see_bank
 from qsmjax.training.stopping import stop_signals
 from qsmjax.training.totals import TOTALS
 
-STATE = "state.safetensors"
 NAMES = "labels.txt"
 EMA = 0.995
 TOLD = 8
@@ -53,16 +52,6 @@ JUDGED = 24
 CALIBRATED = 40
 """Scans that the deviation is calibrated on, at most."""
 Batch = dict[str, Any]
-
-
-@flax.struct.dataclass
-class Progress:
-    """What training changes: steps taken, parameters, their moving average, the optimiser's state."""
-
-    step: Any
-    params: Any
-    ema: Any
-    optimiser: Any
 
 
 def learn(
@@ -270,13 +259,6 @@ def draw_params(network: Correction, seed: int) -> Any:
     return compiled(lambda: network.init(jax.random.key(seed), box, numbers)["params"])()
 
 
-def begin(params: Any, optimiser: optax.GradientTransformation) -> Progress:
-    """Begin a run from its first weights."""
-    # copies: a step gives its buffers away
-    params = jax.tree.map(jnp.array, params)
-    return Progress(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimiser.init(params))
-
-
 def take_step(
     progress: Progress, batch: Batch, *, network: nn.Module, optimiser: Any, axis_name: str | None = None
 ) -> tuple[Progress, dict[str, Any]]:
@@ -322,36 +304,6 @@ def _looking(network: nn.Module) -> Callable:
         return correction.loss_of(network, params, batch)[1], error * jnp.exp(-spread)
 
     return compiled(look)
-
-
-def save(folder: Path, config: TrainConfig, progress: Progress) -> None:
-    """Write the state, whole or not at all."""
-    leaves = jax.tree.leaves(progress)
-    arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-    save_weights(folder / STATE, arrays, {"name": "state", "config": config.to_dict()})
-
-
-def stored_run(workdir: Path) -> TrainConfig | None:
-    """Return the config of the run that is in a folder; None where there is none."""
-    state = workdir / "stage_0" / STATE
-    return from_dict(load_weights(state)[1].get("config")) if state.is_file() else None
-
-
-def restore(folder: Path, fresh: Progress) -> Progress:
-    """Read the state of a run that is in the folder, or begin.
-
-    Raises:
-      ValueError: if it is that of another network.
-    """
-    if not (folder / STATE).is_file():
-        return fresh
-    arrays, _ = load_weights(folder / STATE)
-    leaves, tree = jax.tree.flatten(fresh)
-    stored = [arrays[name] for name in sorted(arrays)]
-    if [np.size(a) for a in stored] != [np.size(a) for a in leaves]:
-        raise ValueError(f"{folder} must hold a run of this network, got other sizes: choose another --workdir")
-    # files hold no arrays without axes
-    return jax.tree.unflatten(tree, [np.reshape(a, np.shape(leaf)) for a, leaf in zip(stored, leaves)])
 
 
 def export(run: Run, stages: list[Any], row: record.Row, calibration: list[float]) -> None:

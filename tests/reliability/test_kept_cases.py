@@ -24,7 +24,7 @@ from qsmjax.models.build import build
 from qsmjax.pipeline import BACKGROUNDS
 from qsmjax.training.checkpoint import Checkpoints
 from qsmjax.training.config import from_dict, preset, with_settings
-from qsmjax.training.learn import STATE, stored_run
+from qsmjax.training.progress import STATE, stored_run
 from qsmjax.training.state import init_state
 
 from .strategies import Case
