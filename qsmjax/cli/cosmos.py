@@ -31,7 +31,7 @@ from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages
 from qsmjax.inversion import cosmos
 from qsmjax.inversion.solution import Solution
-from qsmjax.io.nifti import SUFFIXES, file_hash, number_order, save_volume
+from qsmjax.io.nifti import file_hash, is_volume, number_order, save_volume
 from qsmjax.io.sidecar import save_json
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import reference
@@ -256,8 +256,8 @@ def _own_settings(pairs: Sequence[str], folders: list[Path]) -> list[str]:
 
 def named_files(folder: Path, word: str) -> list[Path]:
     """Return the files of a folder whose names begin with a word, in the order of the numbers in them."""
-    endings = (".npy",) if word == "kspace" else SUFFIXES
-    return sorted((path for path in folder.glob(f"{word}*") if path.name.endswith(endings)), key=number_order)
+    wanted = (lambda path: path.suffix == ".npy") if word == "kspace" else is_volume
+    return sorted(filter(wanted, folder.glob(f"{word}*")), key=number_order)
 
 
 def read_orientation(

@@ -15,7 +15,7 @@ from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import Scan, as_magnitude, grid_of, on_grid, read_mask, read_noise, single_volume, without_nan
 from qsmjax.cli.stages import Stage
 from qsmjax.cli.told import check_units, echo_times, field_strength
-from qsmjax.io.nifti import NiftiVolume, load_volume, number_order
+from qsmjax.io.nifti import NiftiVolume, load_volume, number_order, stem
 from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
 from qsmjax.phase.echoes import echoes_from_phase
 from qsmjax.phase.mask import magnitude_mask
@@ -201,4 +201,4 @@ def _magnitude(paths: Sequence[Path], first: NiftiVolume, shape: tuple[int, ...]
 def sidecar_path(path: str | Path) -> Path:
     """Return where the JSON of an image stands."""
     path = Path(path)
-    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    return path.with_name(f"{stem(path)}.json")

@@ -33,7 +33,7 @@ from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages, with_residu
 from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.inversion import taken
 from qsmjax.io.aside import write_aside
-from qsmjax.io.nifti import SUFFIXES, load_volume
+from qsmjax.io.nifti import is_volume, load_volume, stem
 from qsmjax.phase.scaling import PhaseUnits
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import in_world_axes, local_field_to_chi
@@ -139,11 +139,11 @@ def output_path(args: argparse.Namespace) -> Path:
       UserError: if it can't, or is one.
     """
     field = Path(args.field[0])
-    default = field.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".npy") + "_Chimap.nii.gz"
+    default = stem(field).removesuffix(".npy") + "_Chimap.nii.gz"
     target = field.with_name(default) if args.output is None else Path(args.output)
     if target.is_dir():
         target = target / default
-    if not target.name.endswith(SUFFIXES):
+    if not is_volume(target):
         raise UserError(f"-o must end in .nii or .nii.gz, got {target}")
     if not target.parent.is_dir():
         raise UserError(f"-o must lie in a folder that exists, got {target.parent}: make it first")

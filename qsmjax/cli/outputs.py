@@ -15,7 +15,7 @@ from qsmjax.cli.scan import Scan
 from qsmjax.cli.stages import Stage
 from qsmjax.inversion import taken
 from qsmjax.inversion.solution import Solution
-from qsmjax.io.nifti import file_hash, save_volume
+from qsmjax.io.nifti import file_hash, save_volume, stem
 from qsmjax.io.sidecar import load_json, save_json
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import Referenced
@@ -79,14 +79,14 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
     Raises:
       OSError: if the folder cannot be written to.
     """
-    stem = _stem(target)
+    name = stem(target)
     mask = np.asarray(result.local.mask)
-    written = [target, target.with_name(f"{stem}.json")]
+    written = [target, target.with_name(f"{name}.json")]
     if not args.no_figure:
         from qsmjax.report.figures import three_plane  # matplotlib is paid for only where it draws
 
-        picture = target.with_name(f"{stem}.png")
-        three_plane(np.asarray(result.mapped.chi), picture, affine=result.scan.volume.affine, mask=mask, title=stem)
+        picture = target.with_name(f"{name}.png")
+        three_plane(np.asarray(result.mapped.chi), picture, affine=result.scan.volume.affine, mask=mask, title=name)
         written.append(picture)
     extra: dict[str, Any] = {}
     if result.solution.std is not None:
@@ -123,9 +123,9 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
             labels=result.labels,
             one_step=result.one_step,
         )
-        written.append(target.with_name(f"{stem}.html"))
+        written.append(target.with_name(f"{name}.html"))
         map_page(written[-1], facts, title=target.name)
-    save_json(target.with_name(f"{stem}.json"), described)
+    save_json(target.with_name(f"{name}.json"), described)
     save_volume(target, np.asarray(result.mapped.chi), result.scan.volume)
     return written
 
@@ -136,26 +136,22 @@ def paths(target: Path, *, stages: bool = True, figure: bool = True, report: boo
     if stages:
         names += ["desc-local_fieldmap", "desc-total_fieldmap", "desc-noise_fieldmap"]
     endings = [".json"] + [".png"] * figure + [".html"] * report
-    own = [target.with_name(_stem(target) + ending) for ending in endings]
+    own = [target.with_name(stem(target) + ending) for ending in endings]
     return [target, *own, *(_beside(target, name) for name in names)]
 
 
 def earlier(target: Path) -> list[Path]:
     """Return the files of the map that stands at `target`; none where no sidecar says that it is one of ours."""
     try:
-        maker = load_json(target.with_name(f"{_stem(target)}.json")).get("GeneratedBy")
+        maker = load_json(target.with_name(f"{stem(target)}.json")).get("GeneratedBy")
     except (OSError, ValueError):
         return []
     ours = isinstance(maker, dict) and maker.get("Name") == "qsmjax" and target.exists()
     return [path for path in paths(target) if path.exists()] if ours else []
 
 
-def _stem(target: Path) -> str:
-    return target.name.removesuffix(".gz").removesuffix(".nii")
-
-
 def _beside(target: Path, name: str) -> Path:
-    return target.with_name(f"{_stem(target).removesuffix('_Chimap')}_{name}.nii.gz")
+    return target.with_name(f"{stem(target).removesuffix('_Chimap')}_{name}.nii.gz")
 
 
 def given_arguments(args: argparse.Namespace) -> dict[str, Any]:

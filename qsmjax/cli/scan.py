@@ -237,7 +237,10 @@ def on_grid(other: NiftiVolume, volume: NiftiVolume, name: str) -> np.ndarray:
     """
     data = single_volume(other)
     if data.shape != volume.shape[:3]:
-        raise UserError(f"{name} must be on the field's grid {volume.shape[:3]}, got {data.shape} in {other.path}")
+        raise UserError(
+            f"{name} must be on the field's grid {volume.shape[:3]}, got {data.shape} in {other.path}: "
+            "resample it to the field"
+        )
     apart = np.abs(other.affine - volume.affine).max()
     if other.oriented and volume.oriented and apart > GRID_TOLERANCE:
         raise UserError(

@@ -22,8 +22,9 @@ import jax
 import numpy as np
 
 from qsmjax.cli.errors import UserError
+from qsmjax.cli.told import check_units
 from qsmjax.io.kspace import save_kspace
-from qsmjax.io.nifti import load_volume, new_volume, save_volume, volume_files
+from qsmjax.io.nifti import load_volume, new_volume, save_volume, stem, volume_files
 from qsmjax.io.sidecar import save_json
 from qsmjax.simulate.anatomy import Anatomy, anatomy
 from qsmjax.simulate.coils import multicoil_kspace
@@ -119,6 +120,7 @@ def _check_arguments(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} must be a number of {unit}, got {value}")
     if len(args.te) < 2 or not all(0 < a < b < np.inf for a, b in itertools.pairwise(args.te)):
         raise UserError(f"--te must be two or more growing times in seconds, got {list(args.te)}")
+    check_units(tuple(args.te), args.b0, "--b0")
     if args.coils < 0 or min(args.acceleration) < 1:
         raise UserError(
             f"--coils must not be negative, and --acceleration at least 1 along y and z, got {args.coils} and "
@@ -134,9 +136,8 @@ def subjects(paths: Sequence[Path]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in paths:
-        stem = path.name.removesuffix(".gz").removesuffix(".nii")
         # "sub" of a subject's name, but not that of a word
-        label = re.sub("[^0-9A-Za-z]", "", re.sub("^sub(?![a-z])", "", stem))
+        label = re.sub("[^0-9A-Za-z]", "", re.sub("^sub(?![a-z])", "", stem(path)))
         if not label:
             raise UserError(f"{path} must have letters or digits in its name, to name the subject by: rename it")
         name = f"sub-{label}"

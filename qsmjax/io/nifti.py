@@ -60,6 +60,16 @@ class NiftiVolume:
         return self.data.shape
 
 
+def is_volume(path: str | Path) -> bool:
+    """Say whether a file's name is that of a NIfTI volume, in small letters or capitals."""
+    return Path(path).name.lower().endswith(SUFFIXES)
+
+
+def stem(path: str | Path) -> str:
+    """Return a file's name without .nii or .nii.gz."""
+    return re.sub(r"(\.nii)?(\.gz)?$", "", Path(path).name, count=1, flags=re.IGNORECASE)
+
+
 def load_volume(path: str | Path) -> NiftiVolume:
     """Read a NIfTI file whole.
 
@@ -71,7 +81,7 @@ def load_volume(path: str | Path) -> NiftiVolume:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} must exist, got no such file")
-    if path.is_dir() or not path.name.endswith(SUFFIXES):
+    if path.is_dir() or not is_volume(path):
         got = "a folder" if path.is_dir() else "a file of another kind: convert it, for DICOM with dcm2niix"
         raise ValueError(f"{path} must be a NIfTI file (.nii or .nii.gz), got {got}")
     try:
@@ -89,7 +99,9 @@ def load_volume(path: str | Path) -> NiftiVolume:
         raise
     except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} must be a whole NIfTI file, got one that cannot be read ({reason[:200]})") from error
+        raise ValueError(
+            f"{path} must be a whole NIfTI file, got one that cannot be read ({reason[:200]}): copy or convert it again"
+        ) from error
     header = image.header
     oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     return NiftiVolume(
@@ -111,7 +123,7 @@ def volume_files(path: str | Path) -> list[Path]:
       FileNotFoundError: if there are none.
     """
     path = Path(path)
-    found = sorted(p for p in path.iterdir() if p.name.endswith(SUFFIXES)) if path.is_dir() else [path]
+    found = sorted(filter(is_volume, path.iterdir())) if path.is_dir() else [path]
     if not found or not found[0].exists():
         raise FileNotFoundError(f"{path} must be a NIfTI file or a folder of them (.nii, .nii.gz), got none there")
     return found
@@ -134,7 +146,7 @@ def save_volume(path: str | Path, data: np.ndarray, like: NiftiVolume) -> None:
       OSError: if the folder cannot be written to.
     """
     path = Path(path)
-    if not path.name.endswith(SUFFIXES):
+    if not is_volume(path):
         raise ValueError(f"{path} must end in .nii or .nii.gz")
     data = np.asarray(data, np.float32)
     if data.shape[:3] != like.data.shape[:3]:
@@ -192,7 +204,7 @@ def _check_layout(path: Path, image: nib.Nifti1Image) -> None:
         raise ValueError(f"{path} must hold real numbers, got {what if dtype.kind == 'c' else f'{dtype} voxels'}")
     claimed = dtype.itemsize * int(np.prod([int(n) for n in shape], dtype=object))
     size = path.stat().st_size
-    if claimed > size * (GZIP_LIMIT if path.name.endswith(".gz") else 1):
+    if claimed > size * (GZIP_LIMIT if path.suffix.lower() == ".gz" else 1):
         raise ValueError(
             f"{path} must be a whole NIfTI file, got {size} bytes where its header claims {claimed}: copy it again"
         )

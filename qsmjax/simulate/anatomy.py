@@ -20,6 +20,8 @@ from qsmjax.simulate.veins import Balls, grow_veins
 
 ADULT = 45.0
 """Age [years] to which the tissue table belongs."""
+ALIKE = 0.3
+"""Least part of labelled voxels whose neighbour has their label: 0.85 at 1 mm, 0.5 at 5 mm; an image has a tenth."""
 NUCLEI = {
     "red_nucleus": ((-4.0, -4.5, 1.5), (3.2, 3.4, 4.2), "diencephalon"),
     "substantia_nigra": ((0.0, -2.0, -3.5), (5.0, 4.0, 2.0), "diencephalon"),
@@ -100,6 +102,11 @@ def anatomy(
 def _classes(labels: np.ndarray, table: Mapping[str, Sequence[int]], names: Sequence[str]) -> np.ndarray:
     if labels.min() < 0:
         raise ValueError(f"labels must not be negative, got {int(labels.min())}: is it a label map?")
+    alike = (labels[1:] == labels[:-1])[labels[1:] > 0]
+    if alike.size and alike.mean() < ALIKE:
+        raise ValueError(
+            f"labels must be like their neighbours in most voxels, got {alike.mean():.0%} of them: is it a label map?"
+        )
     largest = max([int(labels.max()), *(number for row in table.values() for number in row)])
     lookup = np.full(largest + 1, names.index("muscle"), np.uint8)
     for name, numbers in table.items():

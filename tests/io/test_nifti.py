@@ -152,6 +152,15 @@ def test_complex_and_colour_are_refused(tmp_path, dtype):
         nifti.load_volume(tmp_path / "in.nii")
 
 
+@pytest.mark.parametrize("ending", [".NII", ".NII.GZ", ".nii.GZ"])
+def test_endings_in_capitals_are_read_and_written(tmp_path, ending):
+    path = save(tmp_path / f"HEAD{ending}", np.ones(SHAPE), oblique())
+    volume = nifti.load_volume(path)
+    assert nifti.volume_files(tmp_path) == [path] and nifti.stem(path) == "HEAD"
+    nifti.save_volume(tmp_path / f"OUT{ending}", 2 * volume.data, volume)
+    np.testing.assert_array_equal(nifti.load_volume(tmp_path / f"OUT{ending}").data, 2)
+
+
 def test_missing_files_and_other_kinds_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         nifti.load_volume(tmp_path / "none.nii")

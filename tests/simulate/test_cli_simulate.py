@@ -114,6 +114,20 @@ def test_an_image_is_no_label_map(labels, tmp_path, capsys, spoiled):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_image_of_whole_numbers_is_no_label_map(labels, tmp_path, capsys):
+    volume = load_volume(labels)
+    image = np.rint(100 + 30 * np.random.default_rng(0).standard_normal(volume.shape)).clip(1, 255)
+    save_volume(tmp_path / "t1.nii", image, volume)
+    assert main(["simulate", str(tmp_path / "out"), "--labels", str(tmp_path / "t1.nii")]) == 2
+    assert "labels must be like their neighbours in most voxels" in capsys.readouterr().err
+
+
+def test_echo_times_in_milliseconds_are_refused(labels, tmp_path, capsys):
+    words = ("--te", "4", "8", "12")
+    assert main(["simulate", str(tmp_path / "out"), "--labels", str(labels), *words]) == 2
+    assert "echo times must be in seconds, got 12: divide milliseconds by 1000" in capsys.readouterr().err
+
+
 def test_a_folder_without_label_maps_is_refused(tmp_path, capsys):
     assert main(["simulate", str(tmp_path / "out"), "--labels", str(tmp_path)]) == 2
     assert "must be a NIfTI file or a folder of them" in capsys.readouterr().err
