@@ -170,6 +170,10 @@ def outside_kernel(field: Volume, mask: Mask, geometry: Geometry, noise: Volume 
     Cuboids are right for what a scanner measures, D for a field that was simulated, or cut, within the grid's band and
     so rings. A few steps tell: sources around the mask alone, by the one and by the other.
     """
+    where = geometry.shape, geometry.voxel_size, geometry.b0_dir
+    cuboids, banded = cuboid_kernel(*where), dipole_kernel(*where)
+    # the choice has no gradient, but the kernel that is chosen has: it knows B0's direction and the voxels' edges
+    field, known_cuboids, known_banded, noise = jax.lax.stop_gradient((field, cuboids, banded, noise))
     weight = jnp.where(trusted, _weights(mask, noise)[0], 0)
     deep = jnp.where(shrink(mask, geometry, EDGE), weight, 0)
 
@@ -180,11 +184,9 @@ def outside_kernel(field: Volume, mask: Mask, geometry: Geometry, noise: Volume 
         mean = lambda part: jnp.sum(deep * part) / jnp.sum(deep)
         return jnp.sqrt(mean((rest - mean(rest)) ** 2))
 
-    where = geometry.shape, geometry.voxel_size, geometry.b0_dir
-    cuboids, banded = cuboid_kernel(*where), dipole_kernel(*where)
     # NaN, where nothing lies deep, is not less
-    ringing = unexplained(banded) < CLEARLY * unexplained(cuboids)
-    return jax.lax.stop_gradient(jnp.where(ringing, banded, cuboids))
+    ringing = unexplained(known_banded) < CLEARLY * unexplained(known_cuboids)
+    return jnp.where(ringing, banded, cuboids)
 
 
 def _weights(mask: Mask, noise: Volume | None) -> tuple[Volume, ArrayLike]:

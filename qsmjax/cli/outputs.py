@@ -104,8 +104,8 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
             extra["desc-total_fieldmap"] = result.scan.field_map.field
         if result.scan.field_map.noise is not None:
             extra["desc-noise_fieldmap"] = result.scan.field_map.noise
-    for name, volume in extra.items():
-        written.append(_beside(target, name))
+    for what, volume in extra.items():
+        written.append(_beside(target, what))
         save_volume(written[-1], np.asarray(volume), result.scan.volume)
     described = sidecar(result, args, seconds)
     described["MethodsParagraph"] = methods_paragraph(described)

@@ -7,6 +7,7 @@ A field that is known only in a mask must not go through the closed form, which 
 that alone costs 9 %.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -81,7 +82,10 @@ def cosmos(
     check_option("max_iterations", max_iterations)
     check_option("tolerance", tolerance)
     first = field_maps[0]
-    masks = jnp.stack([f.mask for f in field_maps])
+    known = not any(isinstance(f.mask, jax.core.Tracer) for f in field_maps)
+    # inside jit, stacking would trace masks that are known: another box, and never the closed form
+    with jax.ensure_compile_time_eval() if known else contextlib.nullcontext():
+        masks = jnp.stack([f.mask for f in field_maps])
     box = bounding_box(masks)
     whole = is_full(masks)
     shape = first.geometry.shape if whole else frame_shape(box, MARGIN, first.geometry.voxel_size)

@@ -4,8 +4,10 @@ Volumes are (..., x, y, z) in NIfTI array order; networks see (n, x, y, z, c). E
 complex64, since TPUs have no float64.
 """
 
+import contextlib
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -44,12 +46,19 @@ def native(array: ArrayLike) -> ArrayLike:
 def as_mask(name: str, mask: ArrayLike, shape: tuple[int, ...]) -> Mask:
     """Convert to booleans (true where not zero) and check the last three axes against `shape`'s.
 
+    A mask that is known stays known inside jit, where its values decide the frame of a method.
+
     Raises:
-      ValueError: if the grids differ.
+      ValueError: if the grids differ, or a known mask holds NaN.
     """
-    array = jnp.asarray(native(mask))
-    check_grid(name, array, shape)
-    return array != 0
+    known = not isinstance(mask, jax.core.Tracer)
+    with jax.ensure_compile_time_eval() if known else contextlib.nullcontext():
+        array = jnp.asarray(native(mask))
+        check_grid(name, array, shape)
+        # NaN is not zero, and would count as inside
+        if known and bool(jnp.isnan(array).any()):
+            raise ValueError(f"{name} must be a number everywhere, got NaN in it: set what lies outside to zero")
+        return array != 0
 
 
 def as_vector(name: str, vector: VectorLike) -> Vector:

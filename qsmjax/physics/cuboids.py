@@ -97,6 +97,6 @@ def gaussian(places: Float[Array, "*n 3"], sigma: ArrayLike, b0_dir: VectorLike)
     r = jnp.sqrt(jnp.where(off, squared, 1))
     density = jnp.exp(-(r**2) / (2 * sigma**2)) / ((2 * jnp.pi) ** 1.5 * sigma**3)
     first = sigma**2 * density / r - jax.scipy.special.erf(r / (2**0.5 * sigma)) / (4 * jnp.pi * r**2)
-    along = (places @ jnp.asarray(b0_dir) / r) ** 2
+    along = (jnp.matmul(places, jnp.asarray(b0_dir), precision=jax.lax.Precision.HIGHEST) / r) ** 2
     field = density / 3 + (-density - 2 * first / r) * along + first / r * (1 - along)
     return jnp.where(off, field, 0)

@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from qsmjax.numerics.arrays import Mask, Volume, as_mask, as_volume, check_grid, native
+from qsmjax.numerics.arrays import Mask, Volume, as_mask, as_volume, native
 from qsmjax.physics.geometry import Geometry
 
 LEAST_EXTENT = 80.0
@@ -56,19 +56,23 @@ def field_map(
       radians_per_ppm: phase that one ppm made at the echo.
 
     Raises:
-      ValueError: if something is on another grid, or noise or magnitude are nowhere above zero in the mask.
+      ValueError: if something is on another grid or more than one volume, the mask holds NaN, or noise or magnitude
+        are nowhere above zero in the mask.
     """
+    _check_one_volume("field", field, geometry)
     field = as_volume("field", field)
-    if field.ndim != 3:
-        raise ValueError(f"field must have the axes x y z, got shape {field.shape}: map over the others with jax.vmap")
-    check_grid("field", field, geometry.shape)
-    mask = as_mask("mask", jnp.ones(geometry.shape, bool) if mask is None else mask, geometry.shape)
+    # of NumPy, since JAX would trace it inside jit, where the mask must stay known
+    mask = np.ones(geometry.shape, bool) if mask is None else mask
+    _check_one_volume("mask", mask, geometry)
+    mask = as_mask("mask", mask, geometry.shape)
     if noise is not None:
+        if jnp.ndim(noise):
+            _check_one_volume("noise", noise, geometry)
         noise = as_volume("noise", jnp.broadcast_to(jnp.asarray(native(noise), jnp.float32), geometry.shape))
         _check_measured("noise", noise, mask)
     if magnitude is not None:
+        _check_one_volume("magnitude", magnitude, geometry)
         magnitude = as_volume("magnitude", magnitude)
-        check_grid("magnitude", magnitude, geometry.shape)
         _check_measured("magnitude", magnitude, mask)
     if radians_per_ppm is not None:
         radians_per_ppm = jnp.asarray(radians_per_ppm, jnp.float32)
@@ -82,11 +86,22 @@ def field_map(
     )
 
 
+def _check_one_volume(name: str, given: ArrayLike, geometry: Geometry) -> None:
+    """Check that something is one volume on the grid: leading axes would be carried into the field."""
+    if jnp.shape(given) != geometry.shape:
+        raise ValueError(
+            f"{name}.shape must be {geometry.shape}, got {jnp.shape(given)}: resample it to that grid, or map over "
+            "several volumes with jax.vmap"
+        )
+
+
 def _check_measured(name: str, volume: Volume, mask: Mask) -> None:
     """Check, where both are known, that some voxel was measured: one of zero counts as one that was not."""
-    if isinstance(volume, jax.core.Tracer) or isinstance(mask, jax.core.Tracer) or not bool(jnp.any(mask)):
+    if isinstance(volume, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
         return
-    if not bool(jnp.any(mask & (volume > 0))):
+    with jax.ensure_compile_time_eval():
+        unmeasured = bool(jnp.any(mask)) and not bool(jnp.any(mask & (volume > 0)))
+    if unmeasured:
         raise ValueError(f"{name} must be above zero in the mask, got none there: leave it out if it is not known")
 
 

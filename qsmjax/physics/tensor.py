@@ -40,12 +40,14 @@ def tensor_field(magnetised: ArrayLike, geometry: Geometry, *, padding: float = 
     shape = fast_shape(geometry.shape, (x, y, z)) if padding else geometry.shape
     b = geometry.b0_dir / jnp.linalg.norm(geometry.b0_dir)
     k = frequencies(shape, geometry.voxel_size)
-    # at Nyquist k and -k share a sample: of their mean only the squares are left (as in `dipole_kernel`)
-    mixed = [jnp.where(jnp.arange(part.size).reshape(part.shape) == n / 2, 0, part) for part, n in zip(k, shape)]
+    # at Nyquist k and -k share a sample: their mean leaves no product of a component there with one elsewhere, as in
+    # `dipole_kernel`
+    at_nyquist = [jnp.arange(part.size).reshape(part.shape) == n / 2 for part, n in zip(k, shape)]
+    inner = [jnp.where(at, 0, part) for at, part in zip(at_nyquist, k)]
+    outer = [jnp.where(at, part, 0) for at, part in zip(at_nyquist, k)]
     squared = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
     a_k: Float[Array, "3 x y z"] = jnp.fft.rfftn(pad_to(a, shape), axes=(1, 2, 3))
-    along = sum(m * c for m, c in zip(mixed, b)) * sum(m * part for m, part in zip(mixed, a_k))
-    along = along + sum((p**2 - m**2) * c * part for p, m, c, part in zip(k, mixed, b, a_k))
-    third = sum(c * part for c, part in zip(b, a_k)) / 3
-    field_k = jnp.where(squared > 0, third - along / jnp.where(squared > 0, squared, 1), 0)
+    dot = lambda parts, vector: sum(part * component for part, component in zip(parts, vector))
+    along = dot(inner, b) * dot(inner, a_k) + dot(outer, b) * dot(outer, a_k)
+    field_k = jnp.where(squared > 0, dot(b, a_k) / 3 - along / jnp.where(squared > 0, squared, 1), 0)
     return crop_to(jnp.fft.irfftn(field_k, shape, axes=(0, 1, 2)), geometry.shape)

@@ -173,9 +173,22 @@ def scan(
         magnitude=np.abs(noisy[0]),
         radians_per_ppm=radians_per_ppm(b0, float(np.mean(te))),
     )
-    classes, truth = parts.classes[tuple(slice(f // 2, None, f) for f in factor)], np.where(mask, chi, 0)
-    told = sigma, tuple(te), b0, classes
-    return Scan(grid, where, truth, chi, mask, local, clean * mask, total, noisy, echoes, *told)
+    return Scan(
+        grid=grid,
+        geometry=where,
+        chi=np.where(mask, chi, 0),
+        source=chi,
+        mask=mask,
+        local=local,
+        clean=clean * mask,
+        total=total,
+        signal=noisy,
+        echoes=echoes,
+        sigma=sigma,
+        te=tuple(te),
+        b0=b0,
+        classes=parts.classes[tuple(slice(f // 2, None, f) for f in factor)],
+    )
 
 
 _cut = jax.jit(resample_k, static_argnames="shape")
@@ -218,7 +231,9 @@ def _surroundings(
 ) -> _Surroundings:
     outside = background_field(key, head, fine.affine, fine.shape, brain, shim=shim)
     x, y, z = (n // f for n, f in zip(fine.shape, factor))
-    return _Surroundings(outside, coil_phase(key, fine.shape), at_centres(outside, factor), coil_phase(key, (x, y, z)))
+    # the shim keeps the key itself, by which the fields of published figures were drawn
+    coil = partial(coil_phase, jax.random.fold_in(key, 1))
+    return _Surroundings(outside, coil(fine.shape), at_centres(outside, factor), coil((x, y, z)))
 
 
 _forward = jax.jit(partial(forward_field, padding=0.2))

@@ -119,6 +119,16 @@ def test_a_field_that_is_not_finite_is_an_error_that_names_the_iteration():
         METHODS["tv"](local.replace(field=1e30 * local.field))
 
 
+@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("name", ["tkd", "tv"])
+def test_a_known_mask_has_one_frame_within_jit_and_without(name, everywhere):
+    local, _ = phantom()
+    mask = None if everywhere else np.asarray(local.mask)
+    invert = lambda field: METHODS[name](field_map(field, mask, local.geometry)).chi
+    once = invert(local.field)
+    np.testing.assert_allclose(jax.jit(invert)(local.field), once, atol=1e-4 * np.abs(once).max())
+
+
 def test_tkd_runs_inside_jit_and_vmap():
     local, _ = phantom()
     both = jnp.stack([local.field, 2 * local.field])

@@ -1,5 +1,9 @@
 """A field and what is known of it stand on one grid."""
 
+import re
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -34,14 +38,31 @@ def test_any_byte_order_is_read(kind):
     np.testing.assert_array_equal(made.field, np.where(values > 5, values, 0))
 
 
-def test_several_fields_at_once_are_refused():
-    with pytest.raises(ValueError, match=r"field must have the axes x y z, got shape \(2, 4, 5, 6\)"):
-        field_map(np.ones((2, *GRID.shape)), None, GRID)
+@pytest.mark.parametrize("shape", [(4, 5, 7), (2, 4, 5, 6), (6,), (1, 1, 6), (1,)])
+@pytest.mark.parametrize("name", ["field", "mask", "magnitude", "noise"])
+def test_what_is_not_one_volume_on_the_grid_is_refused_by_name(name, shape):
+    given = {"field": np.ones(GRID.shape), "mask": None, name: np.ones(shape)}
+    with pytest.raises(ValueError, match=rf"{name}.shape must be \(4, 5, 6\), got {re.escape(str(shape))}: "):
+        field_map(given.pop("field"), given.pop("mask"), GRID, **given)
 
 
-@pytest.mark.parametrize("name", ["field", "mask", "magnitude"])
-def test_another_grid_is_refused_by_name(name):
-    given = {"field": np.ones(GRID.shape), "mask": None, "magnitude": None}
-    given[name] = np.ones((4, 5, 7))
-    with pytest.raises(ValueError, match=f"{name}.shape must end in"):
-        field_map(given["field"], given["mask"], GRID, magnitude=given["magnitude"])
+def test_nan_in_a_mask_is_refused():
+    with pytest.raises(ValueError, match="mask must be a number everywhere, got NaN"):
+        field_map(np.ones(GRID.shape), np.where(np.arange(6) > 2, 1, np.nan) * np.ones(GRID.shape), GRID)
+
+
+def test_inside_jit_a_known_mask_stays_known_and_a_known_noise_of_zero_is_refused():
+    known = []
+
+    def made(field, mask):
+        known.append(not isinstance(field_map(field, mask, GRID, noise=1e-3).mask, jax.core.Tracer))
+        return field
+
+    for mask in (None, np.ones(GRID.shape), jnp.ones(GRID.shape)):
+        jax.jit(lambda field: made(field, mask))(np.ones(GRID.shape))  # noqa: B023
+    jax.jit(made)(np.ones(GRID.shape), np.ones(GRID.shape))
+    assert known == [True, True, True, False]
+    measured, none = jnp.ones(GRID.shape), jnp.zeros(GRID.shape)
+    jax.jit(lambda field: field_map(field, None, GRID, magnitude=measured).field)(none)
+    with pytest.raises(ValueError, match="magnitude must be above zero in the mask"):
+        jax.jit(lambda field: field_map(field, None, GRID, magnitude=none).field)(none)

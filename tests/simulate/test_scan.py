@@ -14,7 +14,7 @@ from qsmjax.simulate.anatomy import anatomy
 from qsmjax.simulate.background import background_field
 from qsmjax.simulate.lesions import Lesion, place_lesions
 from qsmjax.simulate.sample import sample
-from qsmjax.simulate.scan import grid_around, refine, scan
+from qsmjax.simulate.scan import Grid, _surroundings, grid_around, refine, scan
 from qsmjax.simulate.tissue import FREESURFER
 from qsmjax.simulate.veins import grow_veins
 
@@ -143,6 +143,19 @@ def test_the_background_outweighs_the_local_field_and_leaves_it_alone(head, scan
     outside = made.total - made.clean
     assert curvature(outside) < 0.1 * curvature(made.clean)
     assert np.isfinite(made.total).all() and np.isfinite(made.signal).all()
+
+
+def test_the_shim_s_residue_and_the_coil_s_phase_are_drawn_independently(head, monkeypatch):
+    """The coil is one on both grids; the shim's residue is drawn by the key itself, as it ever was."""
+    keys = jax.random.split(jax.random.key(0), 40)
+    shimmed = lambda key, *_, shim: np.full((6, 6, 6), shim * jax.random.normal(key, (9,))[0], np.float32)
+    monkeypatch.setattr("qsmjax.simulate.scan.background_field", shimmed)
+    grid, brain = Grid((6, 6, 6), np.eye(4)), np.ones((6, 6, 6), bool)
+    made = [_surroundings(key, head, grid, (2, 2, 2), brain, 1.0) for key in keys]
+    residue, fine, coarse = ([np.mean(part) for part in parts] for parts in zip(*[m[:2] + m[3:] for m in made]))
+    np.testing.assert_allclose(residue, [jax.random.normal(key, (9,))[0] for key in keys], rtol=1e-5)
+    np.testing.assert_allclose(fine, coarse, atol=1e-6)
+    assert abs(np.corrcoef(residue, fine)[0, 1]) < 0.5
 
 
 def test_the_background_is_the_same_however_the_labels_are_stored(labels, affine, scanned):
