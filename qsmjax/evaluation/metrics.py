@@ -22,6 +22,7 @@ from qsmjax.evaluation.calcification import calcification_error
 from qsmjax.evaluation.moments import Scalar, centre, count, mean, slope, total
 from qsmjax.evaluation.roi import linearity
 from qsmjax.numerics.arrays import Mask, Volume, as_mask, as_volume, check_grid
+from qsmjax.numerics.operators import root
 from qsmjax.numerics.windows import box_mean, gaussian, laplacian_of_gaussian, similarity, xsim_map
 
 FILTER_SIGMA = 1.5
@@ -217,7 +218,7 @@ def _masked(chi: ArrayLike, truth: ArrayLike, mask: ArrayLike) -> tuple[Volume, 
 
 
 def _relative_error(chi: Volume, truth: Volume) -> Scalar:
-    return 100 * jnp.sqrt(total((chi - truth) ** 2) / total(truth**2))
+    return 100 * root(total((chi - truth) ** 2) / total(truth**2))
 
 
 def _range(chi: Volume, truth: Volume, mask: Mask) -> tuple[Scalar, Scalar]:

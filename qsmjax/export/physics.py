@@ -18,7 +18,7 @@ from qsmjax.export.fourier import (
 from qsmjax.export.graph import BOOL, FLOAT, Graph, Value
 from qsmjax.inversion.data_terms import DATA_PENALTY
 from qsmjax.inversion.variation import RELAXATION, SUPPORT_PENALTY
-from qsmjax.inversion.weighting import BALANCE, BISECTIONS, LARGEST_WEIGHT, LEAST_INSIDE, LEAST_NOISE, SHARPENED
+from qsmjax.inversion.weighting import BALANCE, LARGEST_WEIGHT, LEAST_INSIDE, LEAST_NOISE, SHARPENED
 from qsmjax.inversion.weighting import CONE as LEVEL_CONE
 from qsmjax.models.unrolled import (
     BOOST,
@@ -33,6 +33,7 @@ from qsmjax.models.unrolled import (
     TRUST_REGION,
     UNIT,
 )
+from qsmjax.numerics.quantiles import BISECTIONS
 
 
 class Scan(NamedTuple):

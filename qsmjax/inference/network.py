@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from qsmjax.inference.card import check_card
@@ -24,7 +25,7 @@ from qsmjax.io.weights import load_weights
 from qsmjax.models.build import build
 from qsmjax.models.correction import Correction
 from qsmjax.models.scaling import Scaling, predict
-from qsmjax.numerics.box import bounding_box
+from qsmjax.numerics.box import bounding_box, leave
 from qsmjax.physics.field_map import FieldMap
 
 WEIGHTS = "weights.safetensors"
@@ -81,7 +82,7 @@ def load_network(path: str | Path, *, after_removal: Callable[..., Solution] | N
     # the weights are an argument: as constants they would be copied into the compiled program
     compiled = jax.jit(lambda weights, field, mask: predict(network, weights, scaling, field, mask))
 
-    def apply(field: np.ndarray, mask: np.ndarray) -> Array:
+    def apply(field: ArrayLike, mask: ArrayLike) -> Array:
         try:
             return compiled(weights, field, mask)
         except flax.errors.FlaxError as error:
@@ -90,29 +91,37 @@ def load_network(path: str | Path, *, after_removal: Callable[..., Solution] | N
     def way(field_map: FieldMap) -> Regrid | None:
         return plan(field_map.mask, field_map.geometry, card["voxel_size"], card["b0_dir"])
 
+    def on_grid(field: Array | np.ndarray, mask: Array | np.ndarray, tile: int | None, halo: int) -> Array:
+        """Apply the network in the box of the mask; zero outside the box."""
+        box, (x, y, z) = bounding_box(mask), field.shape
+        part = (field[box], mask[box])
+        on_host = lambda: tuple(np.asarray(volume) for volume in part)
+        in_tiles = lambda edge: _in_tiles(apply, on_host(), tile=edge, halo=halo, stride=stride)
+        return leave(jnp.asarray(whole_or_tiled(lambda: apply(*part), in_tiles, tile=tile)), box, (x, y, z))
+
     def invert(field_map: FieldMap, *, tile: int | None = None, halo: int = 32) -> Solution:
         """Apply a trained network, on the grid that it was trained for.
+
+        On that grid it can be compiled, mapped and differentiated; a scan on another is brought there on the host.
 
         Args:
           field_map: local field.
           tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
           halo: overlap of the tiles [voxels].
 
+        Raises:
+          ValueError: if the mask is empty, or a scan that would have to be brought to the grid is traced.
+
         References:
           Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030.
         """
         route = way(field_map)
-        field, mask = np.asarray(field_map.field), np.asarray(field_map.mask)
-        if route is not None:
-            field, mask = route.to_network(field), route.mask_to_network(mask)
-        box = bounding_box(mask)
-        part = (field[box], mask[box])
-        chi = np.zeros(field.shape, np.float32)
-        in_tiles = lambda edge: _in_tiles(apply, part, tile=edge, halo=halo, stride=stride)
-        chi[box] = whole_or_tiled(lambda: apply(*part), in_tiles, tile=tile)
-        if route is not None:
-            chi = route.to_scan(chi)
-        return Solution(chi=jnp.where(field_map.mask, jnp.asarray(chi), 0))
+        if route is None:
+            chi: ArrayLike = on_grid(field_map.field, field_map.mask, tile, halo)
+        else:
+            field, mask = route.to_network(field_map.field), route.mask_to_network(field_map.mask)
+            chi = route.to_scan(on_grid(field, mask, tile, halo))
+        return Solution(chi=jnp.where(field_map.mask, chi, 0))
 
     def describe(field_map: FieldMap) -> list[str]:
         route = way(field_map)

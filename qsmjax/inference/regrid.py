@@ -9,6 +9,7 @@ the network's voxels first, since what they can't hold would fold back.
 
 import dataclasses
 
+import jax
 import numpy as np
 from jax.typing import ArrayLike
 from scipy import ndimage
@@ -48,7 +49,8 @@ class Regrid:
     degrees: float
 
     def to_network(self, volume: ArrayLike) -> np.ndarray:
-        """Bring a volume to the network's grid."""
+        """Bring a volume to the network's grid; raises ValueError if it is traced."""
+        _check_known("field", volume)
         array = np.asarray(volume, np.float32)
         if max(self.coarser) > 1:
             array = ndimage.gaussian_filter(array, [(c - 1) / 2 for c in self.coarser])
@@ -74,11 +76,16 @@ def plan(mask: ArrayLike, scan: Geometry, voxel_size: VectorLike, b0_dir: Vector
       scan: the scan's grid.
       voxel_size: of the network [mm].
       b0_dir: direction of B0 that the network knows, in voxel axes.
+
+    Raises:
+      ValueError: if the scan's grid is traced, or, where the scan isn't on the network's, the mask; or if it is empty.
     """
+    _check_known("geometry", scan.voxel_size, scan.b0_dir)
     size, target = np.asarray(scan.voxel_size, float), np.asarray(voxel_size, float)
     cosine = float(np.asarray(scan.b0_dir, float) @ np.asarray(b0_dir, float))
     if np.allclose(size, target, rtol=SAME_SIZE) and cosine > SAME_DIRECTION:
         return None
+    _check_known("mask", mask)
     turn = rotation_between(np.asarray(scan.b0_dir, float), np.asarray(b0_dir, float))
     box = bounding_box(np.asarray(mask))
     low, high = np.asarray([part.start for part in box]), np.asarray([part.stop - 1 for part in box])
@@ -99,6 +106,15 @@ def plan(mask: ArrayLike, scan: Geometry, voxel_size: VectorLike, b0_dir: Vector
         coarser=(x, y, z),
         degrees=float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))),
     )
+
+
+def _check_known(name: str, *arrays: ArrayLike) -> None:
+    """Refuse what is traced: the way between two grids is planned and gone on the host."""
+    if any(isinstance(array, jax.core.Tracer) for array in arrays):
+        raise ValueError(
+            f"{name} must be known for a scan to be brought to the network's grid, got a traced one: do so outside of "
+            "jit, vmap and grad, and inside apply the network on its own grid (models.scaling.predict)"
+        )
 
 
 def rotation_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:

@@ -3,15 +3,14 @@
 The derivation of the automatic weight and its measurements are in docs/inversions.md.
 """
 
-import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.numerics.arrays import Mask, Shape, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
 from qsmjax.numerics.operators import laplacian, laplacian_k, masked_mean, root
+from qsmjax.numerics.quantiles import masked_quantile
 from qsmjax.physics.geometry import Geometry
 
 BALANCE = 1.1
@@ -28,9 +27,6 @@ LEAST_INSIDE = 500
 
 LEAST_NOISE = 0.02
 """Least noise that a field is taken to have, over its size: what voxels and a mask's edge make of its model."""
-
-BISECTIONS = 24
-"""Halvings of the range in which a quantile is sought: to 1e-7 of the largest value."""
 
 LARGEST_WEIGHT = 10.0
 """Most that a voxel counts beyond the average: a noise map of zero does not take all the say."""
@@ -107,25 +103,6 @@ def auto_weight(
     signal = root(jnp.maximum(total - level**2, 0.01 * total))
     ratio = level / jnp.maximum(signal, 1e-12)
     return balance * level * root(ratio * mean_over_spectrum(dual, geometry.shape))
-
-
-def masked_quantile(volume: Volume, mask: Mask, quantile: ArrayLike) -> Float[Array, ""]:
-    """Return a quantile of non-negative values over a mask, by bisection.
-
-    Counting `BISECTIONS` times is faster than sorting millions of values once, on every platform. In gradients the
-    result counts as a constant.
-    """
-    volume = jax.lax.stop_gradient(jnp.where(mask, volume, jnp.inf))
-    wanted = quantile * jnp.sum(mask)
-
-    def halve(_, bounds):
-        low, high = bounds
-        middle = (low + high) / 2
-        enough = jnp.sum(volume <= middle) >= wanted
-        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
-
-    largest = jnp.max(jnp.where(mask, volume, 0))
-    return jax.lax.fori_loop(0, BISECTIONS, halve, (jnp.zeros_like(largest), largest))[1]
 
 
 def mean_over_spectrum(values: Volume, shape: Shape) -> Float[Array, ""]:

@@ -23,7 +23,7 @@ def draw_kernel(key: Key[Array, ""], shape: tuple[int, ...], gain: float) -> Arr
       He et al., ICCV (2015), doi:10.1109/ICCV.2015.123 (gain 2, for rectified units).
     """
     limit = (3 * gain / math.prod(shape[:-1])) ** 0.5
-    return jax.random.uniform(key, (math.prod(shape),), minval=-limit, maxval=limit).reshape(shape)
+    return jax.random.uniform(key, (math.prod(shape),), jnp.float32, -limit, limit).reshape(shape)
 
 
 class Conv3d(nn.Module):
@@ -44,7 +44,7 @@ class Conv3d(nn.Module):
         """Convolve."""
         shape = (self.size,) * 3
         kernel = self.param("kernel", draw_kernel, (*shape, maps.shape[-1], self.features), 2.0).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         maps = maps.astype(self.dtype)
         # one voxel alone is a product over channels
         return (maps @ kernel[0, 0, 0] if self.size == 1 else convolve3d(maps, kernel)) + bias
@@ -67,5 +67,5 @@ class Upsample3d(nn.Module):
         # an output voxel sees one tap, an eighth of the fan-in that is counted
         shape = (2, 2, 2, maps.shape[-1], self.features)
         kernel = self.param("kernel", draw_kernel, shape, 8.0).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         return upsample3d(maps.astype(self.dtype), kernel) + bias

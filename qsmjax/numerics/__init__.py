@@ -5,6 +5,7 @@
 - `box`: volumes cut to a mask's box, and put back
 - `resample`: another number of voxels in the same band
 - `operators`: gradient, divergence and Laplacian, with their symbols in k-space
+- `quantiles`: quantiles over a mask
 - `spheres`: spherical means, and erosion by them
 - `smooth`: Gaussian smoothing
 - `windows`: averages over a few voxels, and how similar two volumes are there

@@ -18,8 +18,8 @@ VOXELS = (1.0, 1.0, 1.0)
 
 
 def root(squared: Array) -> Array:
-    """Take the square root of what is not negative; at zero its gradient is zero, and not infinite."""
-    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+    """Take the square root of what is not negative; at zero its gradient is zero, and not infinite. NaN stays NaN."""
+    return jnp.where(squared <= 0, 0, jnp.sqrt(jnp.where(squared <= 0, 1, squared)))
 
 
 def masked_mean(volume: Volume, mask: Mask) -> Float[Array, ""]:

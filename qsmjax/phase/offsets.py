@@ -9,6 +9,7 @@ Axes: echo, coil, x, y, z.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from qsmjax.numerics.smooth import gaussian_smooth
 from qsmjax.phase.echoes import as_echoes
 from qsmjax.phase.unwrap import check_echo_times, unwrap
 
+HIGHEST = jax.lax.Precision.HIGHEST
 TURNS, CLEARLY = (0, 1, -1, 2, -2), 1.01
 """Whole turns between the first and third echo that are tried, and how much better than none one must be."""
 Coils = Complex[Array, "echo coil x y z"]
@@ -129,7 +131,7 @@ def remove_bipolar(signal: ArrayLike, te: Sequence[float] | ArrayLike, mask: Arr
 
     def alternating(turns: int) -> Complex[Array, "x y z"]:
         total = jnp.zeros(echoes.shape[1:], jnp.complex64)
-        for n, step in enumerate(np.diff(times)):
+        for n, step in enumerate(later - earlier for earlier, later in pairwise(times)):
             turned = rate * step + 2 * np.pi * turns * step / (times[2] - times[0])
             pair = echoes[n + 1] * jnp.conj(echoes[n]) * jnp.exp(-1j * turned)
             total = total + (pair if n % 2 == 0 else jnp.conj(pair))
@@ -149,17 +151,18 @@ def _fit_plane(
 ) -> tuple[Float[Array, ""], Float[Array, "3"], Float[Array, "x y z"]]:
     """Fit constant + slopes · r to the angle of an image, weighted by its magnitude, through wraps."""
     places = jnp.meshgrid(*[jnp.arange(n, dtype=jnp.float32) - (n - 1) / 2 for n in image.shape], indexing="ij")
-    r = jnp.stack([jnp.ones(image.shape), *places]).reshape(4, -1)
+    r = jnp.stack([jnp.ones(image.shape, jnp.float32), *places]).reshape(4, -1)
     steps = [jax.lax.slice_in_dim(image, 1, n, axis=a) * jnp.conj(jax.lax.slice_in_dim(image, 0, n - 1, axis=a))
              for a, n in enumerate(image.shape)]  # fmt: skip
     plane = jnp.stack([jnp.float32(0), *[jnp.angle(jnp.sum(step)) for step in steps]])
     flat, weight = image.ravel(), jnp.abs(image).ravel()
-    plane = plane.at[0].set(jnp.angle(jnp.sum(flat * jnp.exp(-1j * (plane @ r)))))
+    height = lambda plane: jnp.matmul(plane, r, precision=HIGHEST)
+    plane = plane.at[0].set(jnp.angle(jnp.sum(flat * jnp.exp(-1j * height(plane)))))
     # the angles left are small: their weighted plane is the best estimate. Axes of one voxel have no slope
-    left = jnp.angle(flat * jnp.exp(-1j * (plane @ r)))
-    normal = jnp.matmul(r * weight, r.T, precision=jax.lax.Precision.HIGHEST) + 1e-6 * jnp.sum(weight) * jnp.eye(4)
-    plane = plane + jnp.linalg.solve(normal, jnp.matmul(r * weight, left, precision=jax.lax.Precision.HIGHEST))
-    return plane[0], plane[1:], (plane @ r).reshape(image.shape)
+    left = jnp.angle(flat * jnp.exp(-1j * height(plane)))
+    normal = jnp.matmul(r * weight, r.T, precision=HIGHEST) + 1e-6 * jnp.sum(weight) * jnp.eye(4, dtype=jnp.float32)
+    plane = plane + jnp.linalg.solve(normal, jnp.matmul(r * weight, left, precision=HIGHEST))
+    return plane[0], plane[1:], height(plane).reshape(image.shape)
 
 
 def _as_coils(signal: ArrayLike) -> Coils:

@@ -12,19 +12,21 @@ field's variance from below (Cramér-Rao): σ² / Σ A_n² (c_n - c̄)², or σ�
 Everything here is differentiable and maps over voxels. Echoes stand on the first axis, the field is in ppm.
 """
 
+import math
 from collections.abc import Sequence
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import scipy.special
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
 from qsmjax.numerics.arrays import Mask, Volume
 from qsmjax.numerics.operators import root
+from qsmjax.numerics.quantiles import masked_quantile
 from qsmjax.numerics.solvers import iterate
+from qsmjax.phase.unwrap import wrap
 from qsmjax.physics.units import radians_per_ppm
 
 Echoes = Complex[Array, "echo x y z"]
@@ -36,6 +38,8 @@ POOL = 7
 """Edge of the box [voxels] over which residuals are pooled to the noise."""
 FLAT = 1e-5
 """Part by which a magnitude varies that was not measured, but is one everywhere."""
+SHORTEST = 4
+"""Voxels of an axis below which no second difference is taken along it."""
 INTERPOLATED = 0.5
 """Residuals whose finest detail is below this part of their own size are of an image of fewer voxels."""
 QUIET = 0.1
@@ -123,7 +127,7 @@ def fit_signal(
         off = jnp.imag(signal * jnp.exp(-1j * (phase + c * field)))
         noise = _noise(signal, off, weight, c - middle, mask, with_phase=not known)
     # phase that is lost altogether is spread evenly over a turn
-    lost = np.pi / np.sqrt(3) / jnp.maximum(jnp.max(c) - (0.0 if known else jnp.min(c)), 1e-6)
+    lost = math.pi / math.sqrt(3) / jnp.maximum(jnp.max(c) - (0.0 if known else jnp.min(c)), 1e-6)
     return EchoFit(
         field=field,
         noise=jnp.minimum(_ratio(jnp.asarray(noise, jnp.float32), root(spread), jnp.inf), lost),
@@ -204,24 +208,11 @@ def noise_level(signal: Echoes, off: Float[Array, "echo x y z"], mask: Mask, *, 
 def _pooled(off: Float[Array, "echo x y z"], mask: Mask, free: int) -> tuple[Volume, Float[Array, ""]]:
     """Return the residuals' variance pooled over a box, and its typical value over the mask."""
     variance = jnp.sum(off**2, axis=0) / free
-    typical = _median(variance, mask) / float(2 * scipy.special.gammaincinv(free / 2, 0.5) / free)
-    # in gradients a constant: the median's is that of one voxel
-    typical = jax.lax.stop_gradient(typical)
+    # the root's median, squared: what is found to a part of the largest is of a range half as many decades wide
+    middle = masked_quantile(root(variance), mask & jnp.isfinite(variance), 0.5) ** 2
+    typical = middle / float(2 * scipy.special.gammaincinv(free / 2, 0.5) / free)
     kept = jnp.where(mask, jnp.minimum(variance, OUTLIER * typical), 0)
     return _ratio(_box_sum(kept), _box_sum(mask.astype(jnp.float32)), typical), typical
-
-
-def _mixed_difference(off: Float[Array, "echo x y z"], mask: Mask) -> tuple[Float[Array, "echo x y z"], Mask]:
-    """Return the second difference along all axes, of the noise's own size, and where it is known."""
-    for axis in (-3, -2, -1):
-        if mask.shape[axis] < 4:
-            continue
-        rim = [(1, 1) if a == axis else (0, 0) for a in range(-3, 0)]
-        off = jnp.pad(jnp.diff(off, n=2, axis=axis) / np.sqrt(6), [(0, 0), *rim])
-        shifted = [jnp.roll(mask, step, axis) for step in (-1, 0, 1)]
-        edge = jnp.pad(jnp.ones([n - 2 if r[0] else n for n, r in zip(mask.shape, rim)], bool), rim)
-        mask = jnp.stack(shifted).all(0) & edge
-    return off, mask
 
 
 def _finest_detail(signal: Echoes, mask: Mask) -> Float[Array, ""]:
@@ -233,38 +224,61 @@ def _finest_detail(signal: Echoes, mask: Mask) -> Float[Array, ""]:
     """
     strength = jnp.abs(signal)
     inside = mask & jnp.all(strength > NOTHING * jnp.max(strength), axis=0)
-    safe = jnp.where(inside, strength, 1)
-    least, largest = jnp.min(jnp.where(inside, strength, jnp.inf)), jnp.max(jnp.where(inside, strength, 0))
-    varies = largest > least * (1 + FLAT)
-    phase = jnp.angle(jnp.where(inside, signal, 1))
-    # one echo's own, or the last's less the first's
-    turned, log = (a[-1] - a[0] if len(signal) > 1 else a[0] for a in (phase, jnp.log(safe)))
-    # variance of the logarithm, in that of the signal's parts
-    gain = jnp.sum(1 / safe**2, axis=0)
-    detail, wrapped = [turned, log], True
-    for axis in (-3, -2, -1):
-        n = mask.shape[axis]
-        if n < 4:
-            continue
-        steps = [jnp.diff(a, axis=axis) for a in detail]
-        if wrapped:
-            # a phase may turn on between voxels, its slope does not
-            steps[0], wrapped = jnp.angle(jnp.exp(1j * steps[0])), False
-        detail = [jnp.diff(a, axis=axis) / np.sqrt(6) for a in steps]
-        near = [jax.lax.slice_in_dim(gain, k, n - 2 + k, axis=axis) for k in range(3)]
-        gain = (near[0] + 4 * near[1] + near[2]) / 6
-        inside = jnp.stack([jax.lax.slice_in_dim(inside, k, n - 2 + k, axis=axis) for k in range(3)]).all(0)
-    counted = _box_sum(inside.astype(jnp.float32))
-    powers = [_ratio(_box_sum(jnp.where(inside, a**2 / gain, 0)), counted) for a in detail]
-    quiet, by_magnitude = (jnp.nanquantile(jnp.where(inside, p, jnp.nan), QUIET) for p in powers)
+    strength = jnp.where(inside, strength, 1)
+    gain = _detail_gain(strength)
+
+    def quiet(echoes: Float[Array, "echo x y z"], *, turning: bool) -> Float[Array, ""]:
+        """Return the deviation of the signal's parts that the logarithm's real or imaginary part tells."""
+        # one echo's own, or the last's less the first's
+        part = echoes[-1] - echoes[0] if len(echoes) > 1 else echoes[0]
+        detail, known = _mixed_difference(part, inside, turning=turning)
+        power = _box_sum(jnp.where(known, detail**2 / gain, 0))
+        return masked_quantile(root(_ratio(power, _box_sum(known.astype(jnp.float32)))), known, QUIET) / SHORTFALL
+
+    by_phase = quiet(jnp.angle(jnp.where(inside, signal, 1)), turning=True)
+    by_magnitude = quiet(jnp.log(strength), turning=False)
     # a magnitude that was not measured is flat, and tells of no noise
-    quiet = jnp.where(varies, jnp.minimum(quiet, by_magnitude), quiet)
-    return jnp.where(jnp.isfinite(quiet), root(quiet) / SHORTFALL, 0)
+    least, largest = jnp.min(strength, where=inside, initial=jnp.inf), jnp.max(strength, where=inside, initial=0)
+    return jnp.where(largest > least * (1 + FLAT), jnp.minimum(by_phase, by_magnitude), by_phase)
 
 
-def _median(values: Array, mask: Array) -> Float[Array, ""]:
-    middle = jnp.nanmedian(jnp.where(mask, values, jnp.nan))
-    return jnp.where(jnp.isfinite(middle), middle, 0)
+def _detail_gain(strength: Float[Array, "echo x y z"]) -> Volume:
+    """Return the variance of the logarithm's mixed difference, in that of the signal's parts."""
+    gain = jnp.sum(1 / strength**2, axis=0)
+    for axis in _long_axes(gain.shape):
+        # at the faces no difference is known
+        gain = (jnp.roll(gain, 1, axis) + 4 * gain + jnp.roll(gain, -1, axis)) / 6
+    return gain
+
+
+def _mixed_difference(
+    volume: Float[Array, "*echo x y z"], mask: Mask, *, turning: bool = False
+) -> tuple[Float[Array, "*echo x y z"], Mask]:
+    """Return the second difference along all axes, of the noise's own size, and where it is known.
+
+    Args:
+      volume: echoes may lead.
+      mask: where it is known.
+      turning: whether it is a phase, which may turn on between voxels; its slope does not.
+    """
+    for axis in _long_axes(mask.shape):
+        steps = jnp.diff(volume, axis=axis)
+        if turning:
+            steps, turning = wrap(steps), False
+        rim = [(1, 1) if a == axis else (0, 0) for a in range(-volume.ndim, 0)]
+        volume, mask = jnp.pad(jnp.diff(steps, axis=axis) / math.sqrt(6), rim), _between(mask, axis)
+    return volume, mask
+
+
+def _between(mask: Mask, axis: int) -> Mask:
+    """Return the voxels that lie in a mask with both their neighbours along an axis."""
+    n = mask.shape[axis]
+    padded = jnp.pad(mask, [(1, 1) if a == axis else (0, 0) for a in range(-3, 0)])
+    return jnp.stack([jax.lax.slice_in_dim(padded, k, n + k, axis=axis) for k in range(3)]).all(0)
+
+
+def _long_axes(shape: tuple[int, ...]) -> list[int]:
+    return [axis for axis in (-3, -2, -1) if shape[axis] >= SHORTEST]
 
 
 def _box_sum(volume: Volume) -> Volume:

@@ -9,9 +9,9 @@ voxel to voxel (beside bone and air) no path through space is right, and this is
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from qsmjax.numerics.arrays import Mask, Volume
@@ -55,10 +55,10 @@ def settle_turns(
     Returns:
       The field [ppm].
     """
-    gaps = np.diff(times)
-    share = times[0] / gaps[0] if len(gaps) else 0.0
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    share = times[0] / gaps[0] if gaps else 0.0
     lone = abs(share - round(share)) < 0.1
-    if not len(gaps) or lone or gaps.max() > gaps.min() * (1 + SAME_SPACING):
+    if not gaps or lone or max(gaps) > min(gaps) * (1 + SAME_SPACING):
         return field
     turn = 2 * jnp.pi / (per_second * gaps[0])
     trusted = jnp.where(mask, weight, 0)

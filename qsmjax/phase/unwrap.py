@@ -154,7 +154,7 @@ def unwrap_laplacian(phase: ArrayLike, voxel_size: VectorLike = (1.0, 1.0, 1.0))
       Ghiglia & Romero, J. Opt. Soc. Am. A 11:107 (1994), doi:10.1364/JOSAA.11.000107.
     """
     phase, size = as_volume("phase", phase), as_vector("voxel_size", voxel_size)
-    source, symbol = jnp.zeros_like(phase), jnp.zeros(phase.shape[-3:])
+    source, symbol = jnp.zeros_like(phase), jnp.zeros(phase.shape[-3:], jnp.float32)
     for axis, d in zip((-3, -2, -1), size):
         n = phase.shape[axis]
         edges = [(1, 1) if a == axis + phase.ndim else (0, 0) for a in range(phase.ndim)]

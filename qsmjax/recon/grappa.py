@@ -115,7 +115,7 @@ def grappa_weights(
     zeros = [jnp.zeros((rows, unknowns), jnp.complex64) for rows in (unknowns, coils * len(targets))]
     (normal, cross), _ = jax.lax.scan(accumulate, tuple(zeros), jnp.arange(fits[0]))
     ridge = regularisation * jnp.trace(normal).real / unknowns
-    normal = normal + ridge * jnp.eye(unknowns)
+    normal = normal + ridge * jnp.eye(unknowns, dtype=jnp.float32)
     # W (A Aᴴ) = B Aᴴ, and A Aᴴ is Hermitian
     solved = jax.scipy.linalg.solve(normal, jnp.conj(cross.T), assume_a="pos")
     weights = jnp.conj(solved.T).reshape(len(targets), coils, len(sources), coils)

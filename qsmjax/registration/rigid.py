@@ -101,8 +101,8 @@ def register_rigid(
     affines = [np.asarray(check_matrix(n, a), np.float64)
                for n, a in (("moving_affine", moving_affine), ("fixed_affine", fixed_affine))]  # fmt: skip
     sizes = [np.linalg.norm(a[:3, :3], axis=0) for a in affines]
-    wide = gaussian_smooth(fixed if fixed_mask is None else as_mask("fixed_mask", fixed_mask, fixed.shape) * 1.0,
-                           smoothing[0] / sizes[1])  # fmt: skip
+    bright = fixed if fixed_mask is None else as_mask("fixed_mask", fixed_mask, fixed.shape).astype(jnp.float32)
+    wide = gaussian_smooth(bright, smoothing[0] / sizes[1])
     indices = _spread(np.asarray(wide), points)
     world = affines[1][:3, :3] @ indices + affines[1][:3, 3:]
     centre = world.mean(axis=1)
@@ -110,10 +110,11 @@ def register_rigid(
     def at_level(sigma: float, every: int) -> Points:
         smooth_fixed, smooth_moving = (gaussian_smooth(v, sigma / s) for v, s in zip((fixed, moving), sizes[::-1]))
         few = indices[:, ::every]
+        known = inside_volume(fixed.shape, jnp.asarray(few, jnp.float32), FACES * sigma / sizes[1])
         return Points(
             places=jnp.asarray((world - centre[:, None])[:, ::every], jnp.float32),
             values=smooth_fixed[few[0], few[1], few[2]],
-            weight=inside_volume(fixed.shape, jnp.asarray(few, jnp.float32), FACES * sigma / sizes[1]) * 1.0,
+            weight=known.astype(jnp.float32),
             margin=jnp.asarray(FACES * sigma / sizes[0], jnp.float32),
             centre=jnp.asarray(centre, jnp.float32),
             moving=smooth_moving,
@@ -142,7 +143,8 @@ def align(motion: Motion, points: Points, *, iterations: int) -> tuple[Motion, F
     def step(carry, _):
         motion, correlation, damping = carry
         normal, gradient = _normal_equations(motion, points)
-        damped = normal + damping * jnp.diag(jnp.diagonal(normal)) + 1e-9 * jnp.trace(normal) * jnp.eye(8)
+        ridge = 1e-9 * jnp.trace(normal) * jnp.eye(8, dtype=jnp.float32)
+        damped = normal + damping * jnp.diag(jnp.diagonal(normal)) + ridge
         trial = _advance(motion, jnp.linalg.solve(damped, gradient)[:6])
         reached = correlate(trial, points)
         better = reached > correlation
@@ -185,7 +187,7 @@ def rotation_matrix(vector: VectorLike) -> Float[Array, "3 3"]:
     cross = jnp.asarray([[0, -1, 0], [1, 0, 0], [0, 0, 0]]) * v[2]
     cross = cross + jnp.asarray([[0, 0, 1], [0, 0, 0], [-1, 0, 0]]) * v[1]
     cross = cross + jnp.asarray([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) * v[0]
-    return jnp.eye(3) + first * cross + second * jnp.matmul(cross, cross, precision=HIGHEST)
+    return jnp.eye(3, dtype=jnp.float32) + first * cross + second * jnp.matmul(cross, cross, precision=HIGHEST)
 
 
 def _look(motion: Motion, points: Points) -> tuple[Array, Array]:
@@ -210,7 +212,7 @@ def _normal_equations(motion: Motion, points: Points) -> tuple[Float[Array, "8 8
     total = jnp.maximum(jnp.sum(weight), 1)
     a, b = (v - jnp.sum(weight * v) / total for v in (values, points.values))
     scale = jnp.sum(weight * a * b) / jnp.maximum(jnp.sum(weight * a**2), jnp.finfo(jnp.float32).tiny)
-    rows = jnp.concatenate([scale * jnp.cross(turned, slope, axis=0), scale * slope, a[None], jnp.ones((1, a.size))])
+    rows = jnp.concatenate([scale * jnp.cross(turned, slope, axis=0), scale * slope, a[None], jnp.ones_like(a)[None]])
     normal = jnp.matmul(rows * weight, rows.T, precision=HIGHEST)
     return normal, jnp.matmul(rows * weight, b - scale * a, precision=HIGHEST)
 

@@ -64,32 +64,28 @@ def augment(
         matrix = random_rotation(turning, max_angle, b0_dir)
         chi = rotate(matrix, chi, voxel_size=voxel_size)
         mask = rotate(matrix, mask.astype(jnp.float32), voxel_size=voxel_size) > 0.5
-    size, sign, level = jax.random.uniform(drawing, (3,))
+    size, sign, level = jax.random.uniform(drawing, (3,), jnp.float32)
     chi = chi * _between(scale, size) * jnp.where(sign < jnp.asarray(negate), -1, 1)
     field = forward_field(chi, geometry(chi.shape, voxel_size, b0_dir), padding=padding)
-    field = field + _between(noise, level) * jax.random.normal(noising, field.shape)
+    field = field + _between(noise, level) * jax.random.normal(noising, field.shape, jnp.float32)
     return jnp.where(mask, field, 0), chi, mask
 
 
-def rotate(
-    key_or_matrix: Key[Array, ""] | Rotation,
-    volume: ArrayLike,
-    *,
-    voxel_size: VectorLike = VOXEL,
-    max_angle: ArrayLike = MAX_ANGLE,
-    b0_dir: VectorLike = B0_DIR,
-) -> Volume:
+def rotate(matrix: ArrayLike, volume: ArrayLike, *, voxel_size: VectorLike = VOXEL) -> Volume:
     """Turn a volume about its centre, by linear interpolation: out(R r) = volume(r).
 
     Args:
-      key_or_matrix: the rotation R in mm, or a key to draw one by `random_rotation`.
+      matrix: the rotation R in mm, 3x3, such as `random_rotation` draws.
       volume: one volume; zero outside.
       voxel_size: edges of a voxel [mm]; may be traced.
-      max_angle, b0_dir: for a drawn rotation.
+
+    Raises:
+      ValueError: if the matrix is not 3x3.
     """
+    if jnp.shape(matrix) != (3, 3):
+        raise ValueError(f"matrix must be 3x3, got shape {jnp.shape(matrix)}: draw one of a key by random_rotation")
+    matrix = jnp.asarray(matrix, jnp.float32)
     volume, size = as_volume("volume", volume), as_vector("voxel_size", voxel_size)
-    drawn = jnp.issubdtype(jnp.asarray(key_or_matrix).dtype, jax.dtypes.prng_key)
-    matrix = random_rotation(key_or_matrix, max_angle, b0_dir) if drawn else jnp.asarray(key_or_matrix, jnp.float32)
     axes = [(jnp.arange(n) - (n - 1) / 2) * d for n, d in zip(volume.shape, size)]
     x, y, z = jnp.meshgrid(*axes, indexing="ij")
     # the transpose leads from a place in the result back to one in the volume
@@ -101,12 +97,13 @@ def rotate(
 def random_rotation(key: Key[Array, ""], max_angle: ArrayLike = MAX_ANGLE, b0_dir: VectorLike = B0_DIR) -> Rotation:
     """Draw a rotation by -max_angle to max_angle [rad] about a random axis across B0, by Rodrigues' formula."""
     along = _unit(as_vector("b0_dir", b0_dir))
-    turn, angle = jax.random.uniform(key, (2,))
+    turn, angle = jax.random.uniform(key, (2,), jnp.float32)
     # any vector that is surely not along B0 gives a first axis across it
-    first = _unit(jnp.cross(along, jnp.where(jnp.abs(along[2]) > 0.7, jnp.eye(3)[0], jnp.eye(3)[2])))
+    x, _, z = jnp.eye(3, dtype=jnp.float32)
+    first = _unit(jnp.cross(along, jnp.where(jnp.abs(along[2]) > 0.7, x, z)))
     azimuth = jnp.pi * turn
     axis = jnp.cos(azimuth) * first + jnp.sin(azimuth) * jnp.cross(along, first)
-    return rotation(axis, (2 * angle - 1) * jnp.asarray(max_angle))
+    return rotation(axis, (2 * angle - 1) * jnp.asarray(max_angle, jnp.float32))
 
 
 def random_b0_dir(key: Key[Array, ""], max_angle: ArrayLike = MAX_ANGLE, b0_dir: VectorLike = B0_DIR) -> Vector:
@@ -118,10 +115,10 @@ def random_b0_dir(key: Key[Array, ""], max_angle: ArrayLike = MAX_ANGLE, b0_dir:
 def rotation(axis: VectorLike, angle: ArrayLike) -> Rotation:
     """Return the rotation by an angle [rad] about a unit axis, by the right-hand rule."""
     x, y, z = as_vector("axis", axis)
-    zero = jnp.zeros(())
+    angle, zero = jnp.asarray(angle, jnp.float32), jnp.zeros((), jnp.float32)
     cross = jnp.stack([jnp.stack([zero, -z, y]), jnp.stack([z, zero, -x]), jnp.stack([-y, x, zero])])
     square = jnp.matmul(cross, cross, precision="highest")
-    return jnp.eye(3) + jnp.sin(angle) * cross + (1 - jnp.cos(angle)) * square
+    return jnp.eye(3, dtype=jnp.float32) + jnp.sin(angle) * cross + (1 - jnp.cos(angle)) * square
 
 
 def _unit(vector: Vector) -> Vector:

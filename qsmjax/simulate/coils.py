@@ -85,6 +85,6 @@ def multicoil_kspace(
     measure = jax.jit(lambda image, noise: (image_to_kspace(maps * image) + noise) * sampled)
     made = []
     for number, image in enumerate(np.asarray(echoes)):
-        parts = jax.random.normal(jax.random.fold_in(key, number), (2, coils, *geometry.shape)) * sigma
+        parts = jax.random.normal(jax.random.fold_in(key, number), (2, coils, *geometry.shape), jnp.float32) * sigma
         made.append(np.asarray(measure(image, parts[0] + 1j * parts[1]), np.complex64))
     return np.stack(made)

@@ -80,7 +80,7 @@ def random_chi(
     edge = jnp.max(size) / scale
     half = (shape[0] // 2, shape[1] // 2, shape[2] // 2)
     fold, vein, twin, amount = _enlarge(
-        _random_fields(keys[1], half, 2 * size / scale, jnp.asarray([17.0, 26.0, 26.0, 60.0])), shape
+        _random_fields(keys[1], half, 2 * size / scale, jnp.asarray([17.0, 26.0, 26.0, 60.0], jnp.float32)), shape
     )
     texture = _texture(keys[2], shape, size / scale)
 
@@ -103,9 +103,9 @@ def random_chi(
 def _place(key: Key[Array, ""], shape: Shape, size: Vector) -> tuple[Points, Float[Array, ""]]:
     """Return each voxel's place in the brain [mm of an adult's], and the size of this brain relative to that."""
     draws, bend = jax.random.split(key)
-    uniform = jax.random.uniform(draws, (3, 4))
+    uniform = jax.random.uniform(draws, (3, 4), jnp.float32)
     box = size * jnp.asarray(shape) / 2
-    brain = jnp.asarray(BRAIN) * (0.9 + 0.2 * uniform[:, 0])
+    brain = jnp.asarray(BRAIN, jnp.float32) * (0.9 + 0.2 * uniform[:, 0])
     fits = jnp.minimum(jnp.min(0.94 * box / brain), 1.0)
     scale = fits ** uniform[0, 1]
     slack = jnp.where(brain * scale > box, brain * scale - 0.6 * box, box - brain * scale)
@@ -113,14 +113,14 @@ def _place(key: Key[Array, ""], shape: Shape, size: Vector) -> tuple[Points, Flo
     offset = slack * (2 * uniform[:, 2] - 1) / jnp.sqrt(3.0)
     axes = [(jnp.arange(n) - (n - 1) / 2) * d - o for n, d, o in zip(shape, size, offset)]
     signs = jnp.where(uniform[:, 3] > 0.5, 1.0, -1.0)
-    stretch = signs * jnp.asarray(BRAIN) / (brain * scale)
+    stretch = signs * jnp.asarray(BRAIN, jnp.float32) / (brain * scale)
     places = jnp.stack(jnp.meshgrid(*[a * s for a, s in zip(axes, stretch)], indexing="ij"))
-    return places + _enlarge(4.0 * jax.random.normal(bend, (3, 6, 6, 6)), shape), scale
+    return places + _enlarge(4.0 * jax.random.normal(bend, (3, 6, 6, 6), jnp.float32), shape), scale
 
 
 def _depth(points: Points) -> Volume:
     """Return the depth below the brain's surface [mm]."""
-    return -_ellipsoid(points, jnp.zeros(3), jnp.asarray(BRAIN))
+    return -_ellipsoid(points, jnp.zeros(3, jnp.float32), jnp.asarray(BRAIN, jnp.float32))
 
 
 def _ellipsoid(points: Points | Sequence[Volume], centre: Vector, radii: Vector) -> Volume:
@@ -140,7 +140,8 @@ def _step(distance: Volume, edge: Float[Array, ""]) -> Volume:
 def _paint_cortex(key: Key[Array, ""], depth: Volume, fold: Volume, edge: Float[Array, ""]) -> Volume:
     """Paint CSF, the folded ribbon of cortex and white matter, by the distance from the surface and its sulci."""
     draws, subject = jax.random.split(key)
-    uniform, normal = jax.random.uniform(draws, (3,)), jnp.clip(jax.random.normal(subject, (2,)), -2, 2)
+    uniform = jax.random.uniform(draws, (3,), jnp.float32)
+    normal = jnp.clip(jax.random.normal(subject, (2,), jnp.float32), -2, 2)
     sulcus = 3.2 * jnp.abs(fold) + jnp.maximum(depth - (10 + 12 * uniform[0]), 0)
     outer = jnp.minimum(depth, sulcus)
     csf = 0.3 + 0.9 * uniform[1]
@@ -157,11 +158,11 @@ def _structures(key: Key[Array, ""]) -> tuple[Array, Array, Array, Array]:
     centres = jnp.asarray([c for _, c, _, _ in STRUCTURES], jnp.float32)
     radii = jnp.asarray([r for _, _, r, _ in STRUCTURES], jnp.float32)
     tissues = [TISSUES[name] for *_, name in STRUCTURES]
-    shaken = jnp.clip(jax.random.normal(key, (count + 1, 7)), -2, 2)
+    shaken = jnp.clip(jax.random.normal(key, (count + 1, 7), jnp.float32), -2, 2)
     # iron grows with age in all nuclei together
     iron = 1 + 0.2 * shaken[count, 0]
-    means = jnp.asarray([t.chi for t in tissues])
-    spread = jnp.asarray([t.spread for t in tissues])
+    means = jnp.asarray([t.chi for t in tissues], jnp.float32)
+    spread = jnp.asarray([t.spread for t in tissues], jnp.float32)
     chi = means * jnp.where(means > 0.03, iron, 1) + 1.2 * spread * shaken[:count, 0]
     return mirror, centres + shaken[:count, 1:4], radii * jnp.exp(0.15 * shaken[:count, 4:]), chi
 
@@ -169,14 +170,14 @@ def _structures(key: Key[Array, ""]) -> tuple[Array, Array, Array, Array]:
 def _lesions(key: Key[Array, ""], points: Points, chance: ArrayLike) -> tuple[Array, Array, Array, Array]:
     """Return mirror flags, centres, half axes and susceptibilities of lesions; absent ones are far away."""
     count = len(LESIONS)
-    low, high = (jnp.asarray([[r[i], c[i]] for _, r, c in LESIONS]) for i in (0, 1))
-    uniform = jax.random.uniform(key, (count, 7))
+    low, high = (jnp.asarray([[r[i], c[i]] for _, r, c in LESIONS], jnp.float32) for i in (0, 1))
+    uniform = jax.random.uniform(key, (count, 7), jnp.float32)
     drawn = low + (high - low) * uniform[:, :2]
     flat = points.reshape(3, -1)
     centres = flat[:, (uniform[:, 2] * flat.shape[1]).astype(jnp.int32)].T
-    weight = jnp.asarray([w for w, _, _ in LESIONS])
+    weight = jnp.asarray([w for w, _, _ in LESIONS], jnp.float32)
     centres = jnp.where((uniform[:, 3] < weight * jnp.asarray(chance))[:, None], centres, 1e4)
-    return jnp.zeros(count), centres, drawn[:, :1] * (0.75 + 0.5 * uniform[:, 4:]), drawn[:, 1]
+    return jnp.zeros(count, jnp.float32), centres, drawn[:, :1] * (0.75 + 0.5 * uniform[:, 4:]), drawn[:, 1]
 
 
 def _paint_rows(
@@ -195,7 +196,7 @@ def _paint_rows(
 
 def _paint_veins(key: Key[Array, ""], chi: Volume, vein: Volume, twin: Volume, amount: Volume, edge: Array) -> Volume:
     """Paint veins along the lines where two random fields vanish together, in places more than in others."""
-    uniform = jax.random.uniform(key, (2,))
+    uniform = jax.random.uniform(key, (2,), jnp.float32)
     # 4.1 mm: the mean distance over which the field changes by its own standard deviation
     distance = 4.1 * jnp.sqrt(vein**2 + twin**2)
     radius = 0.3 + 0.8 * uniform[0] + 0.35 * amount
@@ -220,7 +221,7 @@ def _random_fields(key: Key[Array, ""], shape: Shape, size: Vector, wavelengths:
 
 def _filtered(key: Key[Array, ""], shape: Shape, weights: Array) -> Array:
     # noise drawn in k-space would spare a transform, but takes XLA many times as long to compile
-    noise = jax.random.normal(key, (*weights.shape[:-3], *shape))
+    noise = jax.random.normal(key, (*weights.shape[:-3], *shape), jnp.float32)
     return jnp.fft.irfftn(weights * jnp.fft.rfftn(noise, axes=(-3, -2, -1)), shape, axes=(-3, -2, -1))
 
 
@@ -236,5 +237,6 @@ def _enlarge(fields: Array, shape: Shape) -> Array:
 
 def _box_window(shape: Shape) -> Float[Array, "x y z"]:
     """Rise from 0 at the faces of the box to 1 within two voxels."""
-    rises = [jnp.clip(jnp.minimum(jnp.arange(n), n - 1 - jnp.arange(n)) / 2, 0, 1) for n in shape]
+    places = [jnp.arange(n, dtype=jnp.float32) for n in shape]
+    rises = [jnp.clip(jnp.minimum(at, n - 1 - at) / 2, 0, 1) for at, n in zip(places, shape)]
     return rises[0][:, None, None] * rises[1][:, None] * rises[2]

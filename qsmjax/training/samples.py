@@ -100,7 +100,7 @@ def random_factor(config: TrainConfig, key: Key[Array, ""]) -> Float[Array, ""]:
     References:
       Jung et al., NeuroImage 211:116619 (2020), doi:10.1016/j.neuroimage.2020.116619.
     """
-    size, sign = jax.random.uniform(key, (2,))
+    size, sign = jax.random.uniform(key, (2,), jnp.float32)
     low, high = config.chi_scale
     return jnp.where(sign < config.negate, -1, 1) * (low + (high - low) * size)
 

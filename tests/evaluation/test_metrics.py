@@ -104,6 +104,13 @@ def test_equal_maps_are_perfect(maps):
         np.testing.assert_allclose(got[name], value, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("metric", [metrics.nrmse, metrics.nrmse_detrend, metrics.hfen])
+def test_an_error_has_a_gradient_at_the_truth_and_is_nan_where_the_map_is(metric, maps):
+    _, truth, mask, _ = (jnp.asarray(volume)[8:18, 8:18, 8:18] for volume in maps)
+    assert bool(jnp.isfinite(jax.grad(lambda chi: metric(chi, truth, mask))(truth)).all())
+    assert bool(jnp.isnan(metric(truth.at[5, 5, 5].set(jnp.nan), truth, mask)))
+
+
 def test_offset_and_slope_are_forgiven_where_the_definition_says_so(maps):
     _, truth, mask, _ = maps
     np.testing.assert_allclose(metrics.nrmse(truth + 0.5, truth, mask), 0, atol=1e-3)

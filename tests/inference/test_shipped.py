@@ -1,5 +1,9 @@
 """What is shipped: files with a card each, functions that say what the files take, QSMnets that beat a closed form."""
 
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,6 +36,27 @@ def test_tiles_of_a_qsmnet_are_the_whole():
     scan = field_map(np.random.default_rng(1).normal(size=SHAPE) * 0.01, mask, geometry(SHAPE), noise=1e-3)
     whole, tiled = (np.asarray(qsmjax.load("qsmnet")(scan, tile=tile).chi) for tile in (None, 64))
     np.testing.assert_allclose(tiled, whole, atol=1e-6)
+
+
+def test_a_qsmnet_on_its_own_grid_is_compiled_mapped_and_differentiated():
+    shape = (16, 16, 16)
+    field = jnp.asarray(0.01 * np.random.default_rng(2).normal(size=shape), jnp.float32)
+    mask = np.pad(np.ones((9, 11, 10), bool), [(3, 4), (2, 3), (4, 2)])
+    network, known = qsmjax.load("qsmnet"), field_map(field, mask, geometry(shape, (1, 1, 1), (0, 0, 1)))
+    run = lambda field: network(dataclasses.replace(known, field=field)).chi
+    squares = jax.jit(jax.vmap(jax.value_and_grad(lambda field: jnp.sum(run(field) ** 2))))
+    sums, slopes = squares(jnp.stack([0 * field, field]))
+    np.testing.assert_allclose(sums[1], jnp.sum(run(field) ** 2), rtol=1e-4)
+    slope = np.asarray(slopes[1])
+    assert np.isfinite(slope).all() and slope[mask].all() and not slope[~mask].any()
+
+
+@pytest.mark.parametrize("traced", ["field", "mask", "geometry"])
+def test_a_traced_scan_off_the_networks_grid_gets_one_line(traced):
+    known = field_map(np.ones(SHAPE), MASK, geometry(SHAPE, (2, 1, 1)))
+    run = lambda part: qsmjax.load("qsmnet")(dataclasses.replace(known, **{traced: part})).chi
+    with pytest.raises(ValueError, match=f"{traced} must be known .*models.scaling.predict"):
+        jax.eval_shape(run, getattr(known, traced))
 
 
 def test_an_empty_mask_is_refused_on_any_grid():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qsmjax.inversion import data_terms
-from qsmjax.inversion.weighting import LARGEST_WEIGHT, auto_weight, data_weights, masked_quantile, noise_level
+from qsmjax.inversion.weighting import LARGEST_WEIGHT, auto_weight, data_weights, noise_level
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry
 
@@ -54,13 +54,6 @@ def test_the_noise_alone_makes_a_dual_field_as_large_as_the_weight_says():
     level, signal = 1e-5, float(jnp.sqrt(jnp.mean(FIELD[MASK] ** 2)))
     weight = float(auto_weight(jnp.float32(level), FIELD, MASK, geometry(SHAPE), 1.0))
     np.testing.assert_allclose(weight / level / np.sqrt(level / signal), dual, rtol=0.05)
-
-
-@pytest.mark.parametrize("quantile", [0.1, 0.5, 0.97])
-def test_a_quantile_by_counting_is_the_sorted_one(quantile):
-    values = jnp.asarray(RNG.random(SHAPE), jnp.float32)
-    expected = np.quantile(np.asarray(values)[np.asarray(MASK)], quantile)
-    np.testing.assert_allclose(masked_quantile(values, MASK, quantile), expected, atol=1e-3)
 
 
 def test_the_complex_signal_pulls_to_where_its_cost_is_least():

@@ -34,6 +34,12 @@ def test_gradient_of_a_ramp_is_its_slope_per_mm():
     np.testing.assert_allclose(operators.gradient(ramp, (1, 2, 1))[1][:, :-1], 1.5)
 
 
+def test_a_root_has_no_slope_at_zero_and_hides_no_nan():
+    values = jnp.asarray([4.0, 0.0, -1e-9, jnp.nan])
+    np.testing.assert_array_equal(operators.root(values), [2, 0, 0, jnp.nan])
+    np.testing.assert_array_equal(jax.grad(lambda v: jnp.sum(operators.root(v)))(values[:3]), [0.25, 0, 0])
+
+
 def test_the_mean_over_a_sphere_has_a_gradient_in_the_voxel_size():
     slope = jax.grad(lambda size: jnp.sum(operators.sphere_mean_k((8, 8, 8), size, 2.0)))(jnp.asarray([1.0, 1.2, 2.0]))
     assert np.isfinite(slope).all() and np.abs(slope).min() > 0

@@ -152,6 +152,15 @@ def test_nan_outside_the_mask_is_nothing_and_inside_refused():
         fit_echoes(broken, EVEN, B0, BALL)
 
 
+@pytest.mark.parametrize("te", [UNEVEN, TWO])
+def test_nothing_on_the_way_is_nan(te):
+    # a ball in its mask: what lies outside has no value, which must not be NaN either
+    few = (slice(None), slice(4, 14), slice(3, 13), slice(2, 12))
+    with jax.debug_nans(True):
+        fit = fit_echoes((signal(te, 3.0) * BALL)[few], te, B0, BALL[few[1:]])
+    assert np.isfinite(fit.noise).all()
+
+
 def test_voxels_without_signal_are_finite_and_untrusted():
     empty = signal(EVEN, 1.0)
     empty[:, 8, 8, 8] = 0

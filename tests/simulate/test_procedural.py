@@ -76,6 +76,12 @@ def test_a_quarter_turn_is_a_permutation():
     np.testing.assert_allclose(turned(matrix, volume, jnp.ones(3))[1:-1, 1:-1], expected[1:-1, 1:-1], atol=1e-4)
 
 
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey])
+def test_a_key_of_any_kind_is_not_taken_for_a_rotation(make):
+    with pytest.raises(ValueError, match="matrix must be 3x3, .* random_rotation"):
+        rotate(make(3), jnp.ones((6, 6, 6)))
+
+
 def test_turning_there_and_back_keeps_a_smooth_object_on_an_uneven_grid():
     size = np.asarray([1.0, 1.5, 0.8])
     r = np.meshgrid(*[(np.arange(n) - (n - 1) / 2) * d for n, d in zip(SHAPE, size)], indexing="ij")
