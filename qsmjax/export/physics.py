@@ -16,7 +16,7 @@ from qsmjax.export.fourier import (
     multiply,
 )
 from qsmjax.export.graph import BOOL, FLOAT, Graph, Value
-from qsmjax.inversion.data_terms import DATA_PENALTY
+from qsmjax.inversion.data_terms import DATA_PENALTY, LEAST_CONSTANT
 from qsmjax.inversion.variation import RELAXATION, SUPPORT_PENALTY
 from qsmjax.inversion.weighting import BALANCE, LARGEST_WEIGHT, LEAST_INSIDE, LEAST_NOISE, SHARPENED
 from qsmjax.inversion.weighting import CONE as LEVEL_CONE
@@ -71,7 +71,7 @@ def scan(frame: Frame, field: Value, mask: Value, noise: Value, magnitude: Value
     mean = graph.where(either, graph.total(trust) / graph.total(mask), 1.0)
     trust = graph.where(either, graph.node("Min", trust / mean, LARGEST_WEIGHT), mask)
     level = graph.where(told, 1 / mean, _noise_level(frame, kernel, field * mask, mask))
-    extent = graph.node("Sqrt", graph.total(field * field * mask) / graph.total(mask))
+    extent = _size(graph, field, mask)
     level = graph.node("Max", graph.node("Max", level, extent * LEAST_NOISE), 1e-6)
     # the magnitude shows the edges where the noise is the same everywhere
     most = graph.node("ReduceMax", noise * mask, keepdims=1)
@@ -102,7 +102,7 @@ def look(scan: Scan, plain: Value, chi: Value) -> list[Value]:
     both = doubled(frame, scan.kernel)
     makes = lambda x: multiply(frame, x, both)
     level = scan.level
-    residual = trust * (scan.field - makes(chi) * mask)
+    residual = trust * _up_to_constant(scan, scan.field - makes(chi))
     back = makes(trust * residual) * mask
     step = _refine(graph, back, lambda x: makes(trust * trust * makes(x)) * mask + x * TRUST_REGION)
     narrow = scan.kernel / CONE
@@ -122,12 +122,37 @@ def look(scan: Scan, plain: Value, chi: Value) -> list[Value]:
 def share(scan: Scan, chi: Value, change: Value) -> Value:
     """Return the part of a change that the data allow."""
     graph, mask, both = scan.frame.graph, scan.mask, doubled(scan.frame, scan.kernel)
-    makes = lambda x: scan.trust * multiply(scan.frame, x * mask, both) * mask
-    rest, moved = scan.trust * scan.field - makes(chi), makes(change)
+    makes = lambda x: multiply(scan.frame, x * mask, both)
+    parts = (scan.field - makes(chi), makes(change))
+    rest, moved = (scan.trust * _up_to_constant(scan, part) for part in parts)
     mean = lambda a, b: graph.total(a * b) / graph.total(mask)
     square, along, before = graph.node("Max", mean(moved, moved), 1e-30), mean(rest, moved), mean(rest, rest)
     room = scan.level * (scan.level + 2 * graph.node("Sqrt", before))
     return graph.node("Min", (along + graph.node("Sqrt", along * along + square * room)) / square, 1.0)
+
+
+def _up_to_constant(scan: Scan, rest: Value) -> Value:
+    """Take off what is left of a field the constant that it holds: `models.unrolled`."""
+    graph, heard = scan.frame.graph, scan.trust * scan.trust
+    return rest - _believed(graph, graph.total(heard * rest) / graph.total(heard), _least_constant(scan))
+
+
+def _least_constant(scan: Scan) -> Value:
+    """Return the least constant that is believed: `inversion.data_terms.believed`."""
+    graph = scan.frame.graph
+    known = graph.cast(graph.node("Greater", scan.trust, 0.0, kind=BOOL), FLOAT)
+    return _size(graph, scan.field, known) * LEAST_CONSTANT
+
+
+def _believed(graph: Graph, constant: Value, least: Value) -> Value:
+    return graph.where(graph.node("Greater", graph.node("Abs", constant), least, kind=BOOL), constant, 0.0)
+
+
+def _size(graph: Graph, field: Value, mask: Value) -> Value:
+    """Return the field's standard deviation in the mask."""
+    mean = graph.total(field * mask) / graph.total(mask)
+    off = (field - mean) * mask
+    return graph.node("Sqrt", graph.total(off * off) / graph.total(mask))
 
 
 def _noise_level(frame: Frame, kernel: Value, field: Value, mask: Value) -> Value:
@@ -180,7 +205,8 @@ def _weight(scan: Scan) -> Value:
     gradient = laplacian(frame, frame.voxel_size)
     there = graph.node("Greater", gradient, 0.0, kind=BOOL)
     dual = graph.where(there, scan.kernel * scan.kernel / graph.where(there, gradient, 1.0), 0.0) / 3
-    total = graph.total(scan.field * scan.field) / graph.total(scan.mask)
+    size = _size(graph, scan.field, scan.mask)
+    total = size * size
     signal = graph.node("Sqrt", graph.node("Max", total - level * level, total * 0.01))
     ratio = level / graph.node("Max", signal, 1e-12)
     return level * BALANCE * graph.node("Sqrt", ratio * mean_over_spectrum(frame, dual))
@@ -189,13 +215,13 @@ def _weight(scan: Scan) -> Value:
 def _minimise_variation(scan: Scan, count: int, weight: Value, edges: tuple, state: list[Value]) -> list[Value]:
     """Iterate `inversion.variation` on the map, the data split, three of the gradient and the support's."""
     frame, graph, size, mask = scan.frame, scan.frame.graph, scan.frame.voxel_size, scan.mask
-    mean = graph.total(scan.field * scan.field) / graph.total(mask)
-    clip = graph.node("Max", graph.node("Sqrt", mean), 1e-12)
+    clip = graph.node("Max", _size(graph, scan.field, mask), 1e-12)
     penalty = weight / clip
     even = graph.total((edges[0] + edges[1] + edges[2]) * mask) / graph.total(mask) / 3
     clips = [clip * edge / even for edge in edges]
     squared = scan.trust * scan.trust
     pull = squared / (squared + DATA_PENALTY)
+    whole, least = graph.total(pull), _least_constant(scan)
     kernel = doubled(frame, scan.kernel)
     inverse = 1 / (
         kernel * kernel * DATA_PENALTY + doubled(frame, laplacian(frame, frame.voxel_size)) * penalty + SUPPORT_PENALTY
@@ -203,7 +229,8 @@ def _minimise_variation(scan: Scan, count: int, weight: Value, edges: tuple, sta
     sign = (mask * 2 - 1) * SUPPORT_PENALTY
 
     def step(_, data, x, y, z, support):
-        made = data + pull * (scan.field - data)
+        asked = pull * (scan.field - data)
+        made = data + asked - pull * _believed(graph, graph.total(asked) / whole, least)
         held = [graph.clip(s, -c, c) for s, c in zip((x, y, z), clips)]
         parts = [_step_back(graph, s - 2 * h, axis) / size[axis] for axis, (s, h) in enumerate(zip((x, y, z), held))]
         image = penalty * (parts[0] + parts[1] + parts[2]) + sign * support

@@ -9,6 +9,9 @@
 
 All three have the same curvature at small d when κ = √(π/2) noise level, so that one regularisation weight, and one set
 of penalties, serves all. r is in radians per ppm.
+
+A local field is known up to a constant: the scanner's frequency is off by some, and no source in the mask makes one.
+`up_to_constant` finds it; a map that had to make 3 ppb of it would be off by its own size.
 """
 
 import math
@@ -19,12 +22,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from qsmjax.numerics.arrays import Volume
+from qsmjax.numerics.operators import centred, masked_mean
 from qsmjax.numerics.solvers import soft_threshold
 
 DataTerm = Callable[[Volume], Volume]
 
 DATA_PENALTY = 0.3
 """Penalty of the data split, for data weights about one (measured: 30 to 50 iterations)."""
+
+LEAST_CONSTANT = 0.1
+"""Least constant in a field that is believed, over the field's standard deviation."""
 
 ROBUST_PENALTY = 0.05
 """Penalty of the split for the robust term: its steps are threshold / penalty, so outliers are let go soon."""
@@ -86,6 +93,37 @@ def robust(field: Volume, weights: Volume, level: Float[Array, ""], penalty: flo
     """
     threshold = jnp.sqrt(jnp.pi / 2) * level * weights / penalty
     return lambda made: jnp.where(weights > 0, field + soft_threshold(made - field, threshold), made)
+
+
+def up_to_constant(
+    term: DataTerm, field: Volume, weights: Volume, penalty: ArrayLike = DATA_PENALTY, *, steps: int = 1
+) -> DataTerm:
+    """Hold a data term against the field up to a constant: min over c of E(y + c - f), c as `believed` has it.
+
+    Its proximal map is prox(s + c) - c, c where the pulls of all voxels on it balance. c is found by steps with the
+    curvature of the linear term, for which one is exact, and which no other exceeds.
+    """
+    pull = weights**2 / (weights**2 + penalty)
+    whole = jnp.maximum(jnp.sum(pull), 1e-30)
+
+    def prox(made: Volume) -> Volume:
+        constant = jnp.float32(0)
+        for _ in range(steps):
+            constant += jnp.sum(jnp.where(weights > 0, term(made + constant) - made - constant, 0)) / whole
+        constant = believed(constant, field, weights)
+        return term(made + constant) - constant
+
+    return prox
+
+
+def believed(constant: Float[Array, ""], field: Volume, weights: Volume) -> Float[Array, ""]:
+    """Return a constant that was found in a field, or zero where fields without one seem to have as much.
+
+    Where there is none, a free one is found to 0.02 of the field's standard deviation, and the map is off by that.
+    """
+    known = weights > 0
+    size = jnp.sqrt(masked_mean(centred(field, known) ** 2, known))
+    return jnp.where(jnp.abs(constant) > LEAST_CONSTANT * size, constant, 0)
 
 
 def phase_scale(radians_per_ppm: ArrayLike | None, level: Float[Array, ""]) -> Float[Array, ""]:

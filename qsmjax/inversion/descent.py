@@ -70,7 +70,9 @@ def solve_ndi(
 
     def step(chi: Volume) -> Volume:
         error = jnp.clip(radians * (multiply_k(chi, dipole) - field), -jnp.pi / 2, jnp.pi / 2)
-        return chi - step_size * multiply_k(trust * jnp.sin(error) / radians, dipole)
+        pull = jnp.sin(error) / radians
+        constant = data_terms.believed(jnp.sum(trust * pull) / jnp.maximum(jnp.sum(trust), 1e-30), field, trust)
+        return chi - step_size * multiply_k(trust * (pull - constant), dipole)
 
     solved = iterate(
         lambda state: (step(state[0]),),

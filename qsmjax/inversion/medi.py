@@ -139,7 +139,7 @@ def minimise_in_rounds(
     """
 
     def once(weights: Volume, start: Splits | None) -> Solved:
-        data_term = data_terms.nonlinear(field, weights, radians)
+        data_term = data_terms.up_to_constant(data_terms.nonlinear(field, weights, radians), field, weights)
         return minimise_variation(data_term, field, mask, geometry, dipole=dipole, start=start, **how)
 
     solved = once(weights, None)

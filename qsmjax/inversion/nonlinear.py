@@ -9,6 +9,7 @@ import functools
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from qsmjax.inversion import data_terms
 from qsmjax.inversion.measured import measured
@@ -16,6 +17,7 @@ from qsmjax.inversion.method import method
 from qsmjax.inversion.solution import Solution
 from qsmjax.inversion.variation import minimise_variation, solution
 from qsmjax.numerics.arrays import Mask, Volume
+from qsmjax.numerics.operators import masked_mean
 from qsmjax.numerics.solvers import Report
 from qsmjax.physics.geometry import Geometry
 
@@ -63,7 +65,7 @@ def solve_nltv(
     if toolbox_alpha is not None:
         edge = jnp.prod(geometry.voxel_size) ** (1 / 3)
         weight = jnp.asarray(toolbox_alpha) * edge / radians
-    term = data_terms.nonlinear(field, trust, radians)
+    term = data_terms.up_to_constant(data_terms.nonlinear(field, trust, radians), field, trust)
     solved = minimise_variation(
         term, field, mask, geometry, weight=weight, max_iterations=max_iterations, tolerance=tolerance, report=report
     )
@@ -93,7 +95,7 @@ def solve_l1(
     """
     field, trust, level, weight = measured(field, mask, geometry, noise, magnitude, weight)
     solved = minimise_variation(
-        data_terms.robust(field, trust, level),
+        _robust(field, trust, level),
         field,
         mask,
         geometry,
@@ -136,15 +138,23 @@ def solve_hd(
     variation = functools.partial(
         minimise_variation, field=field, mask=mask, geometry=geometry, weight=weight, report=report
     )
-    absolute = data_terms.robust(field, trust, level)
+    absolute = _robust(field, trust, level)
     first = variation(
         absolute, data_penalty=data_terms.ROBUST_PENALTY, max_iterations=robust_iterations, tolerance=None
     )
     # the data split holds D chi, up to what the last iteration moved
-    error = trust * jnp.abs(absolute(first.state.data) - field)
-    squared = data_terms.linear(field, trust * jnp.minimum(1, OUTLIER * level / jnp.maximum(error, 1e-12)))
+    rest = field - absolute(first.state.data)
+    constant = data_terms.believed(masked_mean(rest, mask), field, trust)
+    error = trust * jnp.abs(rest - constant)
+    trust = trust * jnp.minimum(1, OUTLIER * level / jnp.maximum(error, 1e-12))
+    squared = data_terms.up_to_constant(data_terms.linear(field, trust), field, trust)
     second = variation(squared, start=first.state, max_iterations=max_iterations, tolerance=tolerance)
     return solution(second._replace(iterations=second.iterations + robust_iterations), mask, weight, tolerance)
+
+
+def _robust(field: Volume, trust: Volume, level: Float[Array, ""]) -> data_terms.DataTerm:
+    term = data_terms.robust(field, trust, level)
+    return data_terms.up_to_constant(term, field, trust, data_terms.ROBUST_PENALTY, steps=4)
 
 
 nltv, l1, hd = method(solve_nltv), method(solve_l1), method(solve_hd)

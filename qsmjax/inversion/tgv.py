@@ -71,7 +71,7 @@ def solve_tgv(
     """
     field, trust, _, weight = measured(field, mask, geometry, noise, magnitude, weight)
     solved = minimise_generalised_variation(
-        data_terms.linear(field, trust),
+        data_terms.up_to_constant(data_terms.linear(field, trust), field, trust),
         field,
         mask,
         geometry,
@@ -111,8 +111,9 @@ def solve_nltgv(
       Milovic et al., Magn. Reson. Med. 80:814 (2018), doi:10.1002/mrm.27073.
     """
     field, trust, level, weight = measured(field, mask, geometry, noise, magnitude, weight)
+    term = data_terms.nonlinear(field, trust, data_terms.phase_scale(radians_per_ppm, level))
     solved = minimise_generalised_variation(
-        data_terms.nonlinear(field, trust, data_terms.phase_scale(radians_per_ppm, level)),
+        data_terms.up_to_constant(term, field, trust),
         field,
         mask,
         geometry,

@@ -25,7 +25,7 @@ from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.solution import Solution
 from qsmjax.numerics.arrays import Kernel, Mask, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
-from qsmjax.numerics.operators import difference, difference_adjoint, laplacian_k, masked_mean, root
+from qsmjax.numerics.operators import centred, difference, difference_adjoint, laplacian_k, masked_mean, root
 from qsmjax.numerics.solvers import Report, Solved, iterate
 from qsmjax.physics.geometry import Geometry
 
@@ -57,8 +57,8 @@ def nothing(field: Volume) -> Splits:
 
 
 def gradient_step(field: Volume, mask: Mask) -> Float[Array, ""]:
-    """Choose the step in ∇chi [ppm/mm]: the root mean square of the field."""
-    return jnp.maximum(root(masked_mean(field**2, mask)), 1e-12)
+    """Choose the step in ∇chi [ppm/mm]: the standard deviation of the field."""
+    return jnp.maximum(root(masked_mean(centred(field, mask) ** 2, mask)), 1e-12)
 
 
 def start_at(chi: Volume, dipole: Kernel, geometry: Geometry) -> Splits:

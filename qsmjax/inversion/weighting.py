@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.numerics.arrays import Mask, Shape, Volume
 from qsmjax.numerics.kspace import irfft3, multiply_k, rfft3
-from qsmjax.numerics.operators import laplacian, laplacian_k, masked_mean, root
+from qsmjax.numerics.operators import centred, laplacian, laplacian_k, masked_mean, root
 from qsmjax.numerics.quantiles import masked_quantile
 from qsmjax.physics.geometry import Geometry
 
@@ -74,7 +74,7 @@ def noise_level(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | N
     overlap = jnp.abs(rfft3(inside.astype(jnp.float32))) ** 2 * rfft3(kernel**2).real
     variance = mean_over_spectrum(overlap, geometry.shape) / jnp.maximum(jnp.sum(inside), 1)
     found = masked_quantile(passed, inside, 0.5) / (0.6745 * jnp.sqrt(jnp.maximum(variance, 1e-12)))
-    return jnp.maximum(found, LEAST_NOISE * root(masked_mean(field**2, mask)))
+    return jnp.maximum(found, LEAST_NOISE * root(masked_mean(centred(field, mask) ** 2, mask)))
 
 
 def auto_weight(
@@ -99,7 +99,7 @@ def auto_weight(
     dipole = inversion_kernel(geometry)
     gradient = laplacian_k(geometry.shape, geometry.voxel_size)
     dual = jnp.where(gradient > 0, dipole**2 / jnp.where(gradient > 0, gradient, 1), 0) / 3
-    total = masked_mean(field**2, mask)
+    total = masked_mean(centred(field, mask) ** 2, mask)
     signal = root(jnp.maximum(total - level**2, 0.01 * total))
     ratio = level / jnp.maximum(signal, 1e-12)
     return balance * level * root(ratio * mean_over_spectrum(dual, geometry.shape))
