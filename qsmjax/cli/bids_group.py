@@ -113,7 +113,7 @@ def _rows(run: Run, path: Path, segmentation: Path | None) -> tuple[list[dict[st
     """Return a row for each region, and why there are none of a segmentation that was found."""
     volume = load_volume(path)
     beside = path.with_name(f"{run.stem}_desc-qsm_mask.nii.gz")
-    mask = read_mask(load_volume(beside), volume) if beside.exists() else volume.data != 0
+    mask = read_mask(load_volume(beside), volume)[0] if beside.exists() else volume.data != 0
     regions, left_out = {WHOLE: mask}, []
     try:
         regions |= _regions(segmentation, volume, mask) if segmentation else {}

@@ -60,8 +60,8 @@ def read_run(run: Run, root: Path, stage: Stage, args: argparse.Namespace, mask:
     if magnitude is not None:
         magnitude = as_magnitude(magnitude)
     if mask is not None:
-        inside = read_mask(load_volume(mask), first)
-        notes.append(f"mask from {mask.name}")
+        inside, fractions = read_mask(load_volume(mask), first)
+        notes += [f"mask from {mask.name}", *fractions]
     elif magnitude is not None:
         inside = np.asarray(magnitude_mask(magnitude))
         notes.append("mask found from the magnitude: it holds all that gives signal; give brain masks by --derivatives")

@@ -59,7 +59,8 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
         notes.append("echoes were taken in the order of the numbers in their files' names")
     magnitude = _magnitude(magnitudes, first, stored.shape)
     if args.mask:
-        mask = read_mask(load_volume(args.mask), first)
+        mask, more = read_mask(load_volume(args.mask), first)
+        notes += more
     elif magnitude is not None:
         mask = np.asarray(magnitude_mask(magnitude))
         notes.append("mask found from the magnitude: it holds all that gives signal; give a brain mask with --mask")
@@ -169,8 +170,9 @@ def scan_of_echoes(
     if (part := lost / int(np.count_nonzero(mask))) > USUALLY_LOST:
         unlikely = (
             f"{part:.0%} of the mask was taken out, since the fit does not explain its echoes (usual: below "
-            f"{USUALLY_LOST:.0%}): look at the order of the echoes and at their times, at --phase-units, and, if they "
-            "were read to and fro, at --set field.bipolar=true",
+            f"{USUALLY_LOST:.0%}): look at the order of the echoes and at their times, at --phase-units, at whether "
+            "the magnitudes of all echoes are of one scale, and, if they were read to and fro, at --set "
+            "field.bipolar=true",
         )
     removed = np.asarray(back.turn(total.removed))
     return Scan(back.turn_field(total.field_map), volume, b0_source, b0, te, (*notes, *told), unlikely, removed)

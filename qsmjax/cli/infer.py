@@ -28,12 +28,13 @@ from qsmjax.cli.errors import UserError
 from qsmjax.cli.kspace import scan_of_kspace
 from qsmjax.cli.outputs import Result, earlier, paths, write_result
 from qsmjax.cli.progress import iterations
-from qsmjax.cli.scan import Scan, on_grid, read_scan
+from qsmjax.cli.scan import Scan, contradictions, on_grid, read_scan
 from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages, with_residue_removed
 from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.inversion import taken
 from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import is_volume, load_volume, stem
+from qsmjax.io.sidecar import load_parameters
 from qsmjax.phase.scaling import PhaseUnits
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import in_world_axes, local_field_to_chi
@@ -223,8 +224,15 @@ def to_map(args: argparse.Namespace, stages: Mapping[str, Stage], scan: Scan, lo
         labels=labels,
         one_step=taken(invert.run) == "totalfield",
     )
-    unlikely = (*scan.unlikely, *found, *doubts)
+    unlikely = (*_contradictions(args, scan), *scan.unlikely, *found, *doubts)
     return Result(scan, stages, local, solution, mapped, (*scan.notes, *described), labels, unlikely)
+
+
+def _contradictions(args: argparse.Namespace, scan: Scan) -> list[str]:
+    """Say where --params contradict the file's header; k-space has none."""
+    if not args.params or args.input == "kspace" or args.b0_dir:
+        return []
+    return contradictions(scan.volume, load_parameters(args.params))
 
 
 def _found(given: FieldMap, inverted: FieldMap) -> str:

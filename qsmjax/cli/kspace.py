@@ -63,7 +63,7 @@ def read_images(args: argparse.Namespace, recon: Stage) -> Images:
     shape = kspace.shape[2:]
     given = load_volume(args.mask) if args.mask else None
     volume = _grid_volume(np.zeros(shape, np.float32), said, given, args.field[0])
-    mask = None if given is None else read_mask(given, volume)
+    mask = None if given is None else read_mask(given, volume)[0]
     return Images(np.asarray(recon.run(kspace, **recon.options)), volume, said, mask)
 
 

@@ -25,6 +25,12 @@ LOCAL_STD_LIMIT = 0.1
 FORMS_APART = 1.0
 """Angle between what a header's two forms take for the scanner's axis that goes unsaid [degrees]."""
 
+PARAMS_APART = 3.0
+"""Angle between the B0 of params and that of the affine from which it is warned of [degrees]."""
+
+HALF, PLATEAU = 0.5, 0.2
+"""Part of a voxel from which it is the head's, in a mask of fractions; and the part of its voxels that are whole."""
+
 GRID_TOLERANCE = 1e-2
 """Largest difference between two affines of one grid [mm]: headers round theirs."""
 
@@ -69,7 +75,7 @@ def read_scan(args: argparse.Namespace) -> Scan:
     data = single_volume(volume)
     parameters = load_parameters(args.params) if args.params else ScanParameters()
     grid, b0_source, notes = grid_of(args, volume, parameters)
-    mask, filled = (read_mask(load_volume(args.mask), volume), []) if args.mask else _implied_mask(data, volume)
+    mask, filled = read_mask(load_volume(args.mask), volume) if args.mask else _implied_mask(data, volume)
     data, mask, more = without_nan(data, mask, volume.path, to_mask=args.nan_to_mask)
     b0 = args.b0 or parameters.b0
     times = args.te or parameters.te or ()
@@ -133,11 +139,29 @@ def grid_of(
     if source == "affine" and (apart := forms_apart(volume.header)) > FORMS_APART:
         notes.append(f"sform and qform stand {apart:.0f} degrees apart: B0 is taken from the sform (else --b0-dir)")
     if parameters.voxel_size is not None:
-        if not np.allclose(parameters.voxel_size, grid.voxel_size, rtol=0.02):
-            found = [round(float(d), 4) for d in grid.voxel_size]
-            notes.append(f"voxel size {list(parameters.voxel_size)} mm is taken from params, the affine says {found}")
         grid = dataclasses.replace(grid, voxel_size=jnp.asarray(parameters.voxel_size, jnp.float32))
     return grid, source, notes
+
+
+def contradictions(volume: NiftiVolume, parameters: ScanParameters) -> list[str]:
+    """Say where params and the header's affine tell different grids: params are believed, and may be another scan's."""
+    grid, told = geometry_from_affine(volume.affine, volume.shape[:3]), []
+    if volume.oriented and parameters.b0_dir is not None:
+        b0_dir = np.asarray(parameters.b0_dir) / np.linalg.norm(parameters.b0_dir)
+        # a turn by 180 degrees makes the same field
+        apart = np.degrees(np.arccos(min(abs(float(b0_dir @ np.asarray(grid.b0_dir))), 1.0)))
+        if apart > PARAMS_APART:
+            told.append(
+                f"params tell a B0 that lies {apart:.0f} degrees from the affine's, and are believed: leave B0_dir out "
+                "of them if they are of a scan with other axes"
+            )
+    if parameters.voxel_size is not None and not np.allclose(parameters.voxel_size, grid.voxel_size, rtol=0.02):
+        found = [round(float(d), 4) for d in grid.voxel_size]
+        told.append(
+            f"params tell voxels of {list(parameters.voxel_size)} mm, the affine {found}, and params are believed: "
+            "leave voxel_size out of them if they are of another scan"
+        )
+    return told
 
 
 def _implied_mask(data: np.ndarray, volume: NiftiVolume) -> tuple[np.ndarray, list[str]]:
@@ -217,16 +241,25 @@ def _checked(field: np.ndarray, mask: np.ndarray, args) -> np.ndarray:
     return field
 
 
-def read_mask(other: NiftiVolume, volume: NiftiVolume) -> np.ndarray:
-    """Return where a file that must lie where a volume lies is a number other than zero.
+def read_mask(other: NiftiVolume, volume: NiftiVolume) -> tuple[np.ndarray, list[str]]:
+    """Return where a file that must lie where a volume lies is a number other than zero, and notes.
+
+    Of fractions up to one, as a tissue's probability has them or a mask that was resampled, a half is needed.
 
     Raises:
       UserError: if it lies elsewhere, or that is nowhere.
     """
-    mask = np.nan_to_num(on_grid(other, volume, "mask")) != 0
+    data = np.nan_to_num(on_grid(other, volume, "mask"))
+    mask, notes = data != 0, []
     if not mask.any():
         raise UserError(f"{other.path} must have voxels other than zero, got none")
-    return mask
+    inside = data[mask]
+    if np.any(inside != np.rint(inside)) and np.mean(np.abs(inside - 1) < 0.02) > PLATEAU * np.mean(inside > 0.02):
+        mask = data > HALF
+        notes = [f"the mask holds fractions: the {mask.sum()} voxels above {HALF} are taken of {inside.size}"]
+    elif (labels := len(np.unique(inside[:: max(inside.size // 100_000, 1)]))) > 2:
+        notes = [f"the mask holds {labels} different numbers: all that is not zero is taken for the head"]
+    return mask, notes
 
 
 def on_grid(other: NiftiVolume, volume: NiftiVolume, name: str) -> np.ndarray:

@@ -102,6 +102,7 @@ def alarms(found: Figures) -> list[str]:
     if found.balance < plausibility.TAIL_LIMIT:
         told.append(
             f"the sign may be turned: the map reaches further down than up ({found.balance:+.2f}; veins and iron make "
-            "it positive): multiply the field by -1 if the basal ganglia are dark"
+            "it positive): if the basal ganglia are dark, multiply the field by -1, or tell GE's phase by "
+            '"Manufacturer": "GE" in --params'
         )
     return told

@@ -7,6 +7,7 @@ alternates from slice to slice is found in the image itself, since no header tel
 """
 
 import math
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
@@ -21,9 +22,19 @@ LEAST_RADIANS = 0.1
 TWELVE_BITS = 4096
 ALTERNATING = -0.5
 """Mean cosine of the step between neighbours below which a sign alternates: no field turns a whole head so far."""
-CURE = "say what they are with --phase-units (rad, stored-rad, mrad, siemens or raw12), or bring them to radians first"
+CURE = (
+    "say what they are with --phase-units (rad, stored-rad, mrad, siemens or raw12) and, of GE's, "
+    '"Manufacturer": "GE" in --params, or bring them to radians first'
+)
 ENDS = {"units of pi": (-1.0, 1.0), "turns, from 0 to 1": (0.0, 1.0), "turns, from -0.5 to 0.5": (-0.5, 0.5)}
 """Where phase ends that small numbers may be in place of radians, and these by rare chance alone."""
+WHOLE_ENDS = {
+    "8 bits": (0.0, 255.0),
+    "degrees, from 0 to 360": (0.0, 360.0),
+    "degrees, from -180 to 180": (-180.0, 180.0),
+    "12 bits with a sign": (-2048.0, 2047.0),
+}
+"""The same of whole numbers, in place of 0..4095 or -4096..4094."""
 NEAR = 0.005
 """How near to these ends it does, as a part of the way between them."""
 
@@ -150,15 +161,21 @@ def _find_rule(values: np.ndarray, slope: float, inter: float, *, stored_as_floa
             )
         if reach < LEAST_RADIANS:
             raise ValueError(f"phase in radians must reach beyond ±{LEAST_RADIANS}, {found}: {CURE}")
-        for unit, ends in ENDS.items():
-            if np.abs(np.subtract(ends, (low, high))).max() < NEAR * (ends[1] - ends[0]):
-                raise ValueError(f"phase must be in a scanner's known units, {found}, which could be {unit}: {CURE}")
+        _refuse_ends(low, high, ENDS, found)
         return "rad"
+    if slope == 1:
+        _refuse_ends(low, high, WHOLE_ENDS, found)
     fits = _fitting(low, high, slope, inter, whole=whole, maker=maker)
     if len(fits) != 1:
         could = f"which could be {' or '.join(fits)}" if fits else "which fits no scanner's rule"
         raise ValueError(f"phase must be in a scanner's known units, {found}, {could}: {CURE}")
     return fits[0]
+
+
+def _refuse_ends(low: float, high: float, ends: Mapping[str, tuple[float, float]], found: str) -> None:
+    for unit, (least, most) in ends.items():
+        if max(abs(low - least), abs(high - most)) < NEAR * (most - least):
+            raise ValueError(f"phase must be in a scanner's known units, {found}, which could be {unit}: {CURE}")
 
 
 def _fitting(low: float, high: float, slope: float, inter: float, *, whole: bool, maker: str) -> list[str]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from qsmjax.cli.main import main, run_command
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
@@ -137,6 +138,28 @@ def test_flag_stands_over_params_and_params_over_affine(folder):
     assert told()["B0DirectionSource"] == "params" and told()["B0Direction"] == [1, 0, 0]
     chi_of(folder, folder / "field.nii.gz", "--params", folder / "params.json", "--b0-dir", 0, -2, 0)
     assert told()["B0DirectionSource"] == "--b0-dir" and told()["B0Direction"] == [0, -1, 0]
+
+
+def test_params_that_contradict_the_affine_are_warned_of(folder, capsys):
+    (folder / "params.json").write_text('{"B0_dir": [1, 0, 0], "voxel_size": [1, 1, 3]}')
+    chi_of(folder, folder / "field.nii.gz", "--params", folder / "params.json")
+    told = " ".join(json.loads((folder / "out.json").read_text())["Warnings"])
+    assert "params tell a B0 that lies 90 degrees" in told and "params tell voxels of" in told
+    (folder / "params.json").write_text('{"B0": 3}')
+    chi_of(folder, folder / "field.nii.gz", "--params", folder / "params.json")
+    assert "params tell" not in str(json.loads((folder / "out.json").read_text())["Warnings"])
+
+
+def test_of_a_mask_of_fractions_a_half_is_needed(folder, scan, capsys):
+    mask = scan[1].astype(np.float32)
+    soft = scipy.ndimage.gaussian_filter(mask, 0.8)
+    write(folder / "soft.nii", soft)
+    write(folder / "hard.nii", soft > 0.5)
+    soft, hard = (chi_of(folder, folder / "field.nii.gz", "--mask", folder / name) for name in ("soft.nii", "hard.nii"))
+    np.testing.assert_array_equal(soft, hard)
+    write(folder / "labels.nii", mask * (1 + np.arange(mask.shape[0])[:, None, None] // 8))
+    chi_of(folder, folder / "field.nii.gz", "--mask", folder / "labels.nii")
+    assert "different numbers: all that is not zero" in str(json.loads((folder / "out.json").read_text())["Notes"])
 
 
 @pytest.mark.parametrize(("method", "every"), [("tkd", 5), ("tv", 11), pytest.param("tkd", 1, marks=pytest.mark.slow)])

@@ -62,6 +62,10 @@ def test_a_factor_on_floating_point_radians_is_refused_by_name():
         (np.round(TRUTH * 20000), {}, "fits no scanner's rule"),
         (np.round(TRUTH * 900), {}, "siemens or mrad"),
         (np.round(TRUTH * 4000), {"manufacturer": "GE"}, "fits no scanner's rule"),
+        (np.linspace(0, 255, 256), {}, "could be 8 bits"),
+        (np.linspace(0, 360, 361), {}, "could be degrees, from 0 to 360"),
+        (np.linspace(-180, 180, 361), {"manufacturer": "Siemens"}, "could be degrees, from -180 to 180"),
+        (np.linspace(-2048, 2047, 4096), {"manufacturer": "Siemens"}, "could be 12 bits with a sign"),
     ],
 )
 def test_what_fits_no_rule_or_two_is_refused(values, header, message):
