@@ -1,6 +1,8 @@
 """The learned inversion on a field map: the physics on the whole volume, the network in the box of the mask.
 
-    x ← x + correctionₖ(look(x)),    std = deviation(the last spread)
+    x ← x + correctionₖ(look(x)),    std = deviation(the last spread) · level
+
+The level is the scan's own: a rehearsal inverts the field that the map found would have, and sees how far that is off.
 
 No resampling and no turning: the network is told the grid. Only what is learned is tiled, where memory asks for it.
 
@@ -21,7 +23,7 @@ from qsmjax.inversion.frame import MARGIN, check_field, check_finite
 from qsmjax.inversion.removal import remove_by_tfi
 from qsmjax.inversion.solution import Solution
 from qsmjax.models import unrolled
-from qsmjax.models.correction import UNCALIBRATED, Correction, check_params, correct, deviation
+from qsmjax.models.correction import UNCALIBRATED, Correction, check_params, correct, deviation, rehearsed
 from qsmjax.numerics.box import bounding_box, enter, frame_shape, leave
 from qsmjax.numerics.kspace import crop_to, pad_to
 from qsmjax.physics.field_map import FieldMap, spans_head
@@ -42,50 +44,63 @@ def learned_inversion(
     Args:
       network: from `models.build`.
       variables: its parameters, of each stage.
-      card: of its weights; "calibration" as `models.correction.deviation` takes it.
+      card: of its weights; "calibration" as `models.correction.deviation` takes it, "bootstrap" as `rehearsed` does.
       after_removal: inverts what `remove_by_tfi`, which is not tiled, leaves of a field in which background is found;
         None to look for none.
 
     Returns:
-      (FieldMap, *, tile, halo) -> Solution; with `after_removal` it has an option `residue`, False to look for none.
+      (FieldMap, *, bootstrap, tile, halo) -> Solution; with `after_removal` it has an option `residue`, False to look
+      for none.
 
     Raises:
       ValueError: if the parameters are not that network's.
     """
     calibration = jnp.asarray(card.get("calibration", UNCALIBRATED), jnp.float32)
+    level = jnp.asarray(card["bootstrap"], jnp.float32) if "bootstrap" in card else None
     stages = [jax.tree.map(jnp.asarray, variables[name]) for name in sorted(variables)]
     for params in stages:
         check_params(network, params)
 
-    def finish(
-        begun: unrolled.Start, scan: tuple[Any, ...], field_map: FieldMap, tile: int | None, halo: int
-    ) -> Solution:
-        shape, box = field_map.geometry.shape, bounding_box(field_map.mask)
-        inside = jnp.asarray(field_map.mask)[box]
-        numbers = unrolled.about(field_map.geometry.voxel_size, field_map.geometry.b0_dir)
+    def correct_start(
+        begun: unrolled.Start, scan: tuple[Any, ...], inside: jax.Array, tile: int | None, halo: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """Go through all stages: map and deviation, in the frame."""
+        numbers = unrolled.about(scan[2].voxel_size, scan[2].b0_dir)
+        enter_frame = lambda part: pad_to(jnp.where(inside, part, 0), begun.sharp.shape)
         for params in stages:
             seen = _look(begun, *scan)
             features = jnp.moveaxis(crop_to(jnp.moveaxis(seen, -1, 0), inside.shape), 0, -1)
             change, spread = _apply(network, params, features, numbers, tile, halo)
-            allowed = _share(begun, pad_to(jnp.where(inside, change, 0), seen.shape[:3]), *scan)
+            allowed = _share(begun, enter_frame(change), *scan)
             withheld, change = (1 - allowed) * change, allowed * change
-            maps = unrolled.corrected(features, change)
-            begun = unrolled.Start(*[pad_to(jnp.where(inside, part, 0), seen.shape[:3]) for part in maps])
-        std = jnp.hypot(deviation(spread, calibration), withheld)
-        std = pad_to(jnp.where(inside, std, 0), seen.shape[:3])
+            begun = unrolled.Start(*map(enter_frame, unrolled.corrected(features, change)))
+        return begun.sharp, enter_frame(jnp.hypot(deviation(spread, calibration), withheld))
+
+    def finish(
+        begun: unrolled.Start, scan: tuple[Any, ...], field_map: FieldMap, bootstrap: bool, tile: int | None, halo: int
+    ) -> Solution:
+        box = bounding_box(field_map.mask)
+        inside = jnp.asarray(field_map.mask)[box]
+        chi, std = correct_start(begun, scan, inside, tile, halo)
+        del begun
+        if bootstrap and level is not None:
+            again = (_rehearsal(chi, *scan), *scan[1:])
+            found, foretold = correct_start(_start(*again), again, inside, tile, halo)
+            std = _rehearsed(std, scan[1], found - chi, foretold, level)
         solution = Solution(
-            chi=leave(begun.sharp, box, shape),
-            std=leave(std, box, shape),
+            chi=leave(chi, box, field_map.geometry.shape),
+            std=leave(std, box, field_map.geometry.shape),
             iterations=jnp.asarray(unrolled.ITERATIONS + unrolled.REWEIGHTED, jnp.int32),
         )
         check_finite(learned, solution)
         return solution
 
-    def learned(field_map: FieldMap, *, tile: int | None = None, halo: int = HALO) -> Solution:
+    def learned(field_map: FieldMap, *, bootstrap: bool = True, tile: int | None = None, halo: int = HALO) -> Solution:
         """Correct a total-variation map by a network that sees it beside the physics (learned).
 
         Args:
           field_map: local field.
+          bootstrap: whether to rehearse for the deviation's level, which takes as long again.
           tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
           halo: overlap of the tiles [voxels].
 
@@ -95,7 +110,7 @@ def learned_inversion(
           Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (the start).
         """
         scan = _framed(field_map)
-        return finish(_start(*scan), scan, field_map, tile, halo)
+        return finish(_start(*scan), scan, field_map, bootstrap, tile, halo)
 
     return learned if after_removal is None else _watchful(finish, after_removal)
 
@@ -103,12 +118,19 @@ def learned_inversion(
 def _watchful(finish: Callable[..., Solution], invert_rest: Callable[..., Solution]) -> Callable:
     """Make the inversion that looks for background first, and has the rest inverted where it finds any."""
 
-    def learned(field_map: FieldMap, *, residue: bool = True, tile: int | None = None, halo: int = HALO) -> Solution:
+    def learned(
+        field_map: FieldMap,
+        *,
+        residue: bool = True,
+        bootstrap: bool = True,
+        tile: int | None = None,
+        halo: int = HALO,
+    ) -> Solution:
         """Do as a learned inversion does, but take background out of a head's field that holds any."""
         scan = _framed(field_map)
         begun = _start(*scan)
         if not (residue and _holds_background(begun, scan) and spans_head(field_map)):
-            return finish(begun, scan, field_map, tile, halo)
+            return finish(begun, scan, field_map, bootstrap, tile, halo)
         del begun, scan
         local = remove_by_tfi(field_map)
         return dataclasses.replace(invert_rest(local, tile=tile, halo=halo), local=local)
@@ -152,4 +174,5 @@ def _framed(field_map: FieldMap) -> tuple[Any, ...]:
 
 
 _start, _look, _share = jax.jit(unrolled.start), jax.jit(unrolled.look), jax.jit(unrolled.share)
-_unexplained = jax.jit(unrolled.unexplained)
+_unexplained, _rehearsal = jax.jit(unrolled.unexplained), jax.jit(unrolled.rehearsal)
+_rehearsed = jax.jit(rehearsed)

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parents[1] / "weights"
 
 
-def learned(field_map: FieldMap, *, residue: bool = True, tile: int | None = None, halo: int = 24) -> Solution:
+def learned(
+    field_map: FieldMap, *, residue: bool = True, bootstrap: bool = True, tile: int | None = None, halo: int = 24
+) -> Solution:
     """Correct a total-variation map by a network that sees it beside the physics (learned).
 
     Args:
       field_map: local field, on any grid.
       residue: whether to look for background that is left in the field, and go on with `tfi` and learned_total.
+      bootstrap: whether to rehearse for the deviation's level, which takes as long again.
       tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
       halo: overlap of the tiles [voxels].
 
@@ -33,7 +36,7 @@ def learned(field_map: FieldMap, *, residue: bool = True, tile: int | None = Non
       Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030 (learning to invert the dipole).
       Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (reweighting).
     """
-    return load_shipped("learned")(field_map, residue=residue, tile=tile, halo=halo)
+    return load_shipped("learned")(field_map, residue=residue, bootstrap=bootstrap, tile=tile, halo=halo)
 
 
 def learned_total(field_map: FieldMap, *, tile: int | None = None, halo: int = 24) -> Solution:

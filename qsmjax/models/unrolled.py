@@ -20,7 +20,8 @@ from qsmjax.inversion.variation import minimise_variation
 from qsmjax.inversion.weighting import LEAST_NOISE, auto_weight, noise_level
 from qsmjax.numerics.arrays import Mask, Vector, Volume
 from qsmjax.numerics.kspace import multiply_k
-from qsmjax.numerics.operators import difference, masked_mean
+from qsmjax.numerics.operators import centred, difference, masked_mean
+from qsmjax.numerics.solvers import cg_steps
 from qsmjax.physics.geometry import Geometry
 
 UNIT = 0.05
@@ -42,6 +43,8 @@ REFINEMENTS, TRUST_REGION = 5, 0.02
 USUAL, RISE, LEAST_PART, FOREIGN = 0.95, 0.18, 0.03, 1.2
 """What a start leaves of a field over its noise, where all of it comes from the mask: 0.95 part^0.18, part the noise
 over the field, 0.03 at least; from how many times as much on there must be sources elsewhere (docs/learned.md)."""
+LARGEST_NOISE = 10.0
+"""Most noise of a voxel that is drawn, over its level: where next to nothing was measured the field has a size too."""
 CONE = 0.1
 """|D| below which a frequency counts as lost in the cone."""
 
@@ -67,7 +70,7 @@ def start(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, m
     """
     field, trust, level = _known(field, mask, geometry, noise, magnitude)
     weight = auto_weight(level, field, mask, geometry)
-    term = data_terms.linear(field, trust)
+    term = data_terms.up_to_constant(data_terms.linear(field, trust), field, trust)
     structure = jnp.ones((3, *field.shape))
     signal = _signal(mask, noise, magnitude)
     if signal is not None:
@@ -98,8 +101,15 @@ def _known(
 ) -> tuple[Volume, Volume, Float[Array, ""]]:
     """Return the field in its mask, the trust in each voxel, and the noise: no less than a part of the field."""
     field, trust, level, _ = measured(field, mask, geometry, noise, magnitude, weight=1.0)
-    size = jnp.sqrt(masked_mean(field**2, mask))
+    size = jnp.sqrt(masked_mean(centred(field, mask) ** 2, mask))
     return field, trust, jnp.maximum(level, jnp.maximum(LEAST_NOISE * size, 1e-6))
+
+
+def _up_to_constant(rest: Volume, field: Volume, trust: Volume) -> Volume:
+    """Take off what is left of a field the constant that it holds; zero where nothing is trusted."""
+    heard = trust**2
+    constant = jnp.sum(heard * rest) / jnp.maximum(jnp.sum(heard), 1e-30)
+    return jnp.where(trust > 0, rest - data_terms.believed(constant, field, trust), 0)
 
 
 def _signal(mask: Mask, noise: Volume | None, magnitude: Volume | None) -> Volume | None:
@@ -136,7 +146,7 @@ def look(
     field, trust, level = _known(field, mask, geometry, noise, magnitude)
     chi = begun.sharp
     makes = lambda x: multiply_k(x, dipole)
-    residual = trust * (field - jnp.where(mask, makes(chi), 0))
+    residual = trust * _up_to_constant(field - makes(chi), field, trust)
     back = jnp.where(mask, makes(trust * residual), 0)
     step = _refine(back, trust, mask, makes)
     cone = jnp.exp(-((dipole / CONE) ** 2))
@@ -172,12 +182,29 @@ def share(
     """
     field, trust, level = _known(field, mask, geometry, noise, magnitude)
     dipole = inversion_kernel(geometry)
-    makes = lambda x: trust * jnp.where(mask, multiply_k(jnp.where(mask, x, 0), dipole), 0)
-    rest, moved = trust * field - makes(begun.sharp), makes(change)
+    makes = lambda x: multiply_k(jnp.where(mask, x, 0), dipole)
+    rest, moved = (trust * _up_to_constant(part, field, trust) for part in (field - makes(begun.sharp), makes(change)))
     mean = lambda a, b: masked_mean(a * b, mask)
     square, along, before = jnp.maximum(mean(moved, moved), 1e-30), mean(rest, moved), mean(rest, rest)
     room = level**2 + 2 * level * jnp.sqrt(before)
     return jnp.minimum((along + jnp.sqrt(along**2 + square * room)) / square, 1)
+
+
+def rehearsal(
+    chi: Volume, field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None
+) -> Volume:
+    """Return the field of a scan like this one, were a map its truth: the map's own field, and noise as this one has.
+
+    How far the inversion of that field is off the map says how far this map is off its truth: of both it is known what
+    they are made of.
+
+    References:
+      Efron, Ann. Statist. 7:1 (1979), doi:10.1214/aos/1176344552 (the parametric bootstrap).
+    """
+    field, trust, level = _known(field, mask, geometry, noise, magnitude)
+    std = level / jnp.maximum(trust, 1 / LARGEST_NOISE)
+    drawn = std * jax.random.normal(jax.random.key(0), field.shape, jnp.float32)
+    return jnp.where(mask, multiply_k(chi, inversion_kernel(geometry)) + drawn, 0)
 
 
 def unexplained(
@@ -192,8 +219,8 @@ def unexplained(
     field, trust, level = _known(field, mask, geometry, noise, magnitude)
     seen = noise_level(field, mask, geometry, None)
     level = jnp.maximum(level, seen)
-    rest = trust * (field - jnp.where(mask, multiply_k(begun.plain, inversion_kernel(geometry)), 0))
-    size, left = (jnp.sqrt(masked_mean(volume**2, mask)) for volume in (field, rest))
+    rest = trust * _up_to_constant(field - multiply_k(begun.plain, inversion_kernel(geometry)), field, trust)
+    size, left = (jnp.sqrt(masked_mean(volume**2, mask)) for volume in (centred(field, mask), rest))
     part = jnp.maximum(level / jnp.maximum(size, 1e-30), LEAST_PART)
     # the least noise that is ever seen is a part of the field
     return jnp.where(seen > 1.01 * LEAST_NOISE * size, left / (level * USUAL * part**RISE), 0)
@@ -211,8 +238,7 @@ def _refine(right: Volume, trust: Volume, mask: Mask, makes) -> Volume:
     def operate(x):
         return jnp.where(mask, makes(trust**2 * makes(x)), 0) + TRUST_REGION * x
 
-    solved, _ = jax.scipy.sparse.linalg.cg(operate, right, tol=0.0, maxiter=REFINEMENTS)
-    return solved
+    return cg_steps(operate, right, max_iterations=REFINEMENTS).state
 
 
 def about(voxel_size: Vector, b0_dir: Vector) -> Float[Array, "10"]:

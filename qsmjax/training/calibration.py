@@ -3,15 +3,23 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
+from jax.typing import ArrayLike
 
-from qsmjax.models.correction import UNCALIBRATED, Correction
-from qsmjax.training.sight import Seen, correct_seen
+from qsmjax.models import unrolled
+from qsmjax.models.correction import BELIEVED, LESION, ONE_DEVIATION, UNCALIBRATED, Correction
+from qsmjax.numerics.kspace import pad_to
+from qsmjax.training.scans import Example
+from qsmjax.training.sight import Seen, correct_seen, framed, see, see_next
 
 SPOTS = 3000
 """Voxels of each scan that the deviation is calibrated on."""
-WITHIN = ((1.0, 0.6827), (1.96, 0.95))
+FEWEST = 6
+"""Scans that tell what a rehearsal is worth, at least."""
+WITHIN = ((1.0, ONE_DEVIATION), (1.96, 0.95))
 """Part of the voxels whose error must lie within so many standard deviations."""
 
 
@@ -19,25 +27,93 @@ def calibrate(network: Correction, params: Any, scans: Sequence[Seen], seed: int
     """Fit the predicted deviation, over whole scans, to what 68 % and 95 % of the errors stay below.
 
     A regression to those quantiles of the errors' logarithm, which is linear in the predicted spread: a few outliers do
-    not move it. What a scan tells as a whole, its noise, misfit and voxel size, does not foretell its own level better.
+    not move it. What a scan tells as a whole, its noise, misfit and voxel size, does not foretell its own level better;
+    a rehearsal does (`calibrate_level`).
 
     References:
       Koenker & Bassett, Econometrica 46:33 (1978), doi:10.2307/1913643 (quantile regression).
     """
-    rng, spreads, errors = np.random.default_rng(seed), [], []
+    rng, rows, wanted = np.random.default_rng(seed), [], []
     for seen in scans:
         maps, spread = correct_seen(seen, network, params)
-        error = (np.asarray(maps.sharp) - seen.chi)[seen.mask]
+        error, spread = _errors(maps.sharp, seen), spread[seen.mask]
         spots = rng.choice(error.size, SPOTS)
-        spreads.append(spread[seen.mask][spots])
-        errors.append(np.log(np.abs(error - error.mean())[spots] + 1e-7))
-    known, wanted = np.concatenate(spreads), np.concatenate(errors)
+        rows.append(np.stack([np.ones(SPOTS), spread[spots]], 1))
+        wanted.append(error[spots])
+    return regress(rows, wanted, UNCALIBRATED)
 
-    def pinball(calibration):
-        off = wanted - calibration[0] - calibration[1] * known
+
+def calibrate_level(
+    network: Correction, stages: Sequence[Any], scans: Sequence[Example], calibration: Sequence[float], seed: int
+) -> list[float] | None:
+    """Fit, over whole scans, what a rehearsal tells of a scan's own level: what `models.correction.rehearsed` takes.
+
+    Each scan is inverted, and then the field that the map found would have, with noise as that scan's. How far the
+    second map is off the first foretells how far the first is off the truth; and within a scan the deviation varies by
+    less than from scan to scan.
+
+    Args:
+      network: the correction.
+      stages: its parameters, of each stage.
+      scans: that were not trained on.
+      calibration: from `calibrate`.
+      seed: of the voxels that are looked at.
+
+    Returns:
+      Three factors; None if there are too few scans.
+    """
+    if len(scans) < FEWEST:
+        return None
+    rng, rows, wanted = np.random.default_rng(seed), [], []
+    constant, factor = calibration
+    for scan in scans:
+        seen, chi, spread = invert(network, stages, scan)
+        seen_again, found, spread_again = invert(network, stages, rehearse(scan, chi))
+        off = _errors(found, seen_again) - constant - factor * spread_again[seen_again.mask]
+        error, std = _errors(chi, seen), constant + factor * spread[seen.mask]
+        told = np.clip(np.quantile(off, ONE_DEVIATION), *np.log(BELIEVED))
+        spots, level = rng.choice(error.size, SPOTS), std.mean()
+        excess = std[spots] - level
+        rows.append(np.stack([np.ones(SPOTS), np.full(SPOTS, told), np.minimum(excess, LESION)], 1))
+        wanted.append(error[spots] - level - np.maximum(excess - LESION, 0))
+    return regress(rows, wanted, (0.0, 0.0, 1.0))
+
+
+def invert(network: Correction, stages: Sequence[Any], scan: Example) -> tuple[Seen, np.ndarray, np.ndarray]:
+    """Invert a scan: what was seen of it last, the map [ppm] and its spread [log ppm], in the box of its mask."""
+    seen = see(scan)
+    for params in stages[:-1]:
+        seen = see_next(scan, seen, network, params)
+    maps, spread = correct_seen(seen, network, stages[-1])
+    return seen, np.asarray(maps.sharp), spread
+
+
+def rehearse(scan: Example, chi: np.ndarray) -> Example:
+    """Return the scan whose truth a map is, in the box of the mask: what `models.unrolled.rehearsal` makes of it."""
+    (field, mask, *known), box, inside = framed(scan)
+    again, truth = np.zeros_like(scan.field), np.zeros_like(scan.chi)
+    again[box] = np.asarray(_rehearsal(pad_to(jnp.asarray(chi), mask.shape), field, mask, *known))[inside]
+    truth[box] = chi
+    return scan._replace(field=again, chi=truth)
+
+
+_rehearsal = jax.jit(unrolled.rehearsal)
+
+
+def _errors(chi: ArrayLike, seen: Seen) -> np.ndarray:
+    """Return the logarithms of a map's errors in the mask, their mean aside."""
+    error = (np.asarray(chi) - seen.chi)[seen.mask]
+    return np.log(np.abs(error - error.mean()) + 1e-7)
+
+
+def regress(rows: list[np.ndarray], wanted: list[np.ndarray], begin: Sequence[float]) -> list[float]:
+    """Fit factors of the rows so that the parts in `WITHIN` of what is wanted lie below their sum."""
+    known, errors, found = np.concatenate(rows), np.concatenate(wanted), np.asarray(begin)
+
+    def pinball(factors):
+        off = errors - known @ factors
         return sum(np.mean(np.maximum(part * (off - np.log(z)), (part - 1) * (off - np.log(z)))) for z, part in WITHIN)
 
-    found = np.asarray(UNCALIBRATED)
     for _ in range(3):
         found = scipy.optimize.minimize(pinball, found, method="Nelder-Mead").x
     return [float(factor) for factor in found]

@@ -30,13 +30,13 @@ from qsmjax.models.build import build
 from qsmjax.models.correction import Correction, check_params
 from qsmjax.training import correction, record
 from qsmjax.training.bank import SOURCES, make_bank
-from qsmjax.training.calibration import WITHIN, calibrate
+from qsmjax.training.calibration import WITHIN, calibrate, calibrate_level
 from qsmjax.training.checkpoint import LICENCE, WEIGHTS, check_data
 from qsmjax.training.config import TrainConfig
 from qsmjax.training.devices import choose_devices, compile_step, compiled
 from qsmjax.training.loader import Loader
 from qsmjax.training.progress import Progress, begin, restore, save
-from qsmjax.training.sight import Seen, see_bank
+from qsmjax.training.sight import Seen, see_bank, take_scan
 from qsmjax.training.stopping import stop_signals
 from qsmjax.training.totals import TOTALS
 
@@ -178,9 +178,8 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
     count = max(config.subjects // HELD_OUT, FEWEST) if config.subjects > FEWEST + 1 else 0
     held = {f"{n:04d}" for n in range(config.subjects - count, config.subjects)}
     own = kinds_of({name: seen for name, seen in scans.items() if name[:4] not in held})
-    judged = kinds_of({name: seen for name, seen in scans.items() if name[:4] in held}) or own
-    # what users scan: a box's errors are others than a head's
-    heads = judged[0]
+    unseen = [name for name in scans if name[:4] in held] or list(scans)
+    judged = kinds_of({name: scans[name] for name in unseen})
     config = dataclasses.replace(config, seed=config.seed + 1000 * len(before))
     optimiser = correction.make_optimiser(config.steps, config.learning_rate)
     step = compile_step(partial(take_step, network=network, optimiser=optimiser), run.devices)
@@ -213,11 +212,10 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
             row |= judge(network, progress.ema, config, judged)
             record.check_finite(row, taken)
             rows.append(row)
-            calibration = [float(np.log(row["calibration"])), 1.0]
+            told_by = {"calibration": [float(np.log(row["calibration"])), 1.0]}
             if taken == config.steps:
-                some = heads[:: -(-len(heads) // CALIBRATED)]
-                calibration = calibrate(network, progress.ema, some, 0)
-            export(run, [*before, progress.ema], row, calibration)
+                told_by = calibrated(run, [*before, progress.ema], {name: scans[name] for name in unseen})
+            export(run, [*before, progress.ema], row, told_by)
             record.write_rows(run.workdir, rows)
             # last: a run that was killed before goes through the same once more
             save(folder, run.config, progress)
@@ -290,6 +288,17 @@ def judge(network: nn.Module, params: Any, config: TrainConfig, kinds: list[list
     return {**{f"val_{name}": value for name, value in record.mean_row(rows).items()}, "calibration": calibration}
 
 
+def calibrated(run: Run, stages: list[Any], unseen: dict[str, Seen]) -> dict[str, list[float]]:
+    """Calibrate the deviation on scans that were not trained on: what the card says of it."""
+    # what users scan: a box's errors are others than a head's
+    heads = [name for name in unseen if is_whole(name)] or list(unseen)
+    some = heads[:: -(-len(heads) // CALIBRATED)]
+    calibration = calibrate(run.network, stages[-1], [unseen[name] for name in some], 0)
+    scans = [take_scan(run.workdir / "bank", name, run.config.seed) for name in some]
+    level = calibrate_level(run.network, stages, scans, calibration, 0)
+    return {"calibration": calibration} | ({} if level is None else {"bootstrap": level})
+
+
 def is_whole(name: str) -> bool:
     """Tell from a scan's name whether it is of a whole head: the first source of its subject."""
     return name.split("_")[1] == "0"
@@ -306,14 +315,14 @@ def _looking(network: nn.Module) -> Callable:
     return compiled(look)
 
 
-def export(run: Run, stages: list[Any], row: record.Row, calibration: list[float]) -> None:
+def export(run: Run, stages: list[Any], row: record.Row, told_by: dict[str, list[float]]) -> None:
     """Write the weights of all stages so far, with their card."""
     card = {
         "name": run.config.preset,
         # half precision is for training: maps are made in single
         "network": run.config.model() | {"dtype": "float32"},
         "config": run.config.to_dict(),
-        "calibration": calibration,
+        **told_by,
         "step": int(row["step"]),
         "scores": {name: value for name, value in row.items() if name.startswith("val_")},
         "training_data": run.data,

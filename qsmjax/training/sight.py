@@ -50,6 +50,19 @@ class Seen(NamedTuple):
     b0_dir: Float[np.ndarray, "3"]
 
 
+def framed(example: Example) -> tuple[tuple[Any, ...], tuple[slice, ...], tuple[slice, ...]]:
+    """Return what `models.unrolled` takes of a scan, in its frame; the box of its mask, and where that lies in it."""
+    box = bounding_box(example.mask)
+    x, y, z = (rounded(n) for n in frame_shape(box, MARGIN))
+    grid = geometry((x, y, z), example.voxel_size, example.b0_dir)
+    enter = lambda part: pad_to(jnp.asarray(part[box]), (x, y, z))
+    noise = enter(example.noise) if example.noise.any() else None
+    size = tuple(part.stop - part.start for part in box)
+    first = [(a - b) // 2 for a, b in zip((x, y, z), size)]
+    inside = tuple(slice(a, a + b) for a, b in zip(first, size))
+    return (enter(example.field), enter(example.mask), grid, noise, None), box, inside
+
+
 def see(example: Example, begin: Callable[..., unrolled.Start] | None = None) -> Seen:
     """Let the physics look at a scan.
 
@@ -58,16 +71,8 @@ def see(example: Example, begin: Callable[..., unrolled.Start] | None = None) ->
       begin: (field, mask, geometry, noise, None) -> Start, in the frame: the maps that are looked at; None for the
         start itself.
     """
-    box = bounding_box(example.mask)
-    x, y, z = (rounded(n) for n in frame_shape(box, MARGIN))
-    grid = geometry((x, y, z), example.voxel_size, example.b0_dir)
-    enter = lambda part: pad_to(jnp.asarray(part[box]), (x, y, z))
-    noise = enter(example.noise) if example.noise.any() else None
-    parts = enter(example.field), enter(example.mask), grid, noise, None
+    parts, box, inside = framed(example)
     made = np.asarray(_look((begin or _start)(*parts), *parts))
-    size = tuple(part.stop - part.start for part in box)
-    first = [(a - b) // 2 for a, b in zip((x, y, z), size)]
-    inside = tuple(slice(a, a + b) for a, b in zip(first, size))
     return Seen(
         made[inside].astype(np.float16),
         example.chi[box].astype(np.float32),

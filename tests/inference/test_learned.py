@@ -45,6 +45,19 @@ def test_what_is_unlike_any_head_is_left_to_total_variation(noise):
     assert error("learned") < 2 * error("tv") + 1e-3
 
 
+def test_a_constant_in_the_field_is_no_sources(scan):
+    invert = lambda field: np.asarray(qsmjax.load("learned")(scan.replace(field=field), bootstrap=False).chi)
+    np.testing.assert_allclose(invert(scan.field + 0.1 * MASK), invert(scan.field + 0.05 * MASK), atol=1e-4)
+    np.testing.assert_allclose(invert(scan.field + 0.1 * MASK)[MASK], invert(scan.field)[MASK], atol=0.02)
+
+
+def test_a_rehearsal_moves_the_deviation_alone(scan):
+    rehearsed, plain = (qsmjax.load("learned")(scan, bootstrap=flag) for flag in (True, False))
+    np.testing.assert_array_equal(rehearsed.chi, plain.chi)
+    ratio = np.asarray(rehearsed.std)[MASK] / np.asarray(plain.std)[MASK]
+    assert 0.2 < ratio.min() < ratio.max() < 5 and ratio.std() > 1e-3 and not np.asarray(rehearsed.std)[~MASK].any()
+
+
 def test_tiles_are_the_whole(scan):
     whole, tiled = INVERSIONS["learned"](scan), INVERSIONS["learned"](scan, tile=16, halo=16)
     assert np.abs(np.asarray(tiled.chi - whole.chi)).max() < 2e-3

@@ -66,6 +66,7 @@ def test_an_affine_that_is_not_finite_is_refused(tmp_path):
         ("network", 7),
         ("voxel_size", [1, 1, 10**40]),
         ("calibration", -1.0),
+        ("bootstrap", [0.0, 1.0]),
     ],
 )
 def test_a_card_that_says_anything_is_refused(tmp_path, key, value):

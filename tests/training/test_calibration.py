@@ -6,6 +6,7 @@ import pytest
 from qsmjax.models.correction import Correction
 from qsmjax.models.unrolled import Start
 from qsmjax.training import calibration
+from qsmjax.training.scans import Example
 from qsmjax.training.sight import Seen
 
 SHAPE = (24, 24, 24)
@@ -33,3 +34,25 @@ def test_errors_of_a_known_scale_lie_within_the_deviation_as_they_should(scale, 
     ]
     within = np.concatenate([np.abs(each[seen.mask]) for each, seen in zip(off, scans)])
     assert abs(np.mean(within < 1) - 0.68) < 0.015 and abs(np.mean(within < 1.96) - 0.95) < 0.01
+
+
+def test_the_level_of_a_scan_is_read_off_its_rehearsal(monkeypatch):
+    """Errors of exp(0.2) q^0.6 m (s/m)^0.7 for a predicted s of geometric mean m, rehearsed ones of q s."""
+    rng, made = np.random.default_rng(0), []
+    mask = np.linalg.norm(np.indices(SHAPE) - 11.5, axis=0) < 11
+    grid = np.ones(3, np.float32), np.asarray([0.0, 0, 1], np.float32)
+    scan = Example(*(np.zeros(SHAPE, np.float32) for _ in range(2)), mask, np.zeros(SHAPE, np.float32), *grid)
+    for quantile in np.exp(rng.uniform(-0.5, 0.5, 8)):
+        spread, zero = np.log(rng.uniform(0.01, 0.02, SHAPE)), np.zeros(SHAPE)
+        # the constant of the calibration is 0.1
+        std = np.exp(0.1 + spread)
+        level = np.log(std[mask]).mean()
+        seen = Seen(np.zeros((*SHAPE, 1)), zero, mask, *grid)
+        error = np.exp(0.2 + level + 0.7 * (np.log(std) - level)) * quantile**0.6 * rng.normal(size=SHAPE)
+        made += [(seen, error, spread), (seen, quantile * std * rng.normal(size=SHAPE), spread)]
+    given = iter(made)
+    monkeypatch.setattr(calibration, "invert", lambda *_: next(given))
+    monkeypatch.setattr(calibration, "rehearse", lambda scan, _: scan)
+    factors = calibration.calibrate_level(Correction(), [{}], [scan] * 8, [0.1, 1.0], seed=0)
+    np.testing.assert_allclose(factors, [0.2, 0.6, 0.7], atol=0.06)
+    assert calibration.calibrate_level(Correction(), [{}], [scan] * 3, [0.1, 1.0], seed=0) is None

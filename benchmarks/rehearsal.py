@@ -1,0 +1,77 @@
+"""What a rehearsal tells of the learned inversion's deviation, and the factors that the shipped weights carry for it.
+
+    python benchmarks/rehearsal.py LABELS --cache CACHE [--voxel 1 1.6] [--noise 1 4] [--cases axial oblique 1x1x2 7T]
+                                   [--numbers 11 12] [--fit]
+
+The heads are those of `benchmarks/heads.py`, kept in CACHE. A line a scan says the rehearsal's quantile, and the part
+of the voxels whose truth lies within one and within 1.96 deviations (68 and 95 % are meant): as the network foretells
+them, and after the rehearsal; then within one by tenths of the deviation. --fit prints the factors that these scans
+ask for (`training.calibration.calibrate_level`): those of the shipped weights were found so, on heads 11 and 12.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from heads import CASES, FOUR
+from kept_heads import kept_head
+
+from qsmjax.inference.learned import learned_inversion
+from qsmjax.inference.network import read_network
+from qsmjax.inference.shipped import FOLDER
+from qsmjax.models.correction import LESION, Correction
+from qsmjax.training.calibration import SPOTS, regress
+
+
+def main() -> None:
+    """Print a line a scan, and the factors."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("labels_dir", type=Path)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(FOUR))
+    parser.add_argument("--numbers", type=int, nargs="+", default=(11, 12), help="of the anatomies")
+    parser.add_argument("--noise", type=float, nargs="+", default=(1.0, 4.0))
+    parser.add_argument("--voxel", type=float, nargs="+", default=(1.0, 1.6))
+    parser.add_argument("--fit", action="store_true")
+    args = parser.parse_args()
+    _, network, variables, card = read_network(FOLDER / "learned.safetensors")
+    assert isinstance(network, Correction)
+    # with these factors the deviation is multiplied by the quantile alone
+    invert = learned_inversion(network, variables, card | {"bootstrap": [0.0, 1.0, 1.0]})
+    rows, wanted, rng = [], [], np.random.default_rng(0)
+    for case in args.cases:
+        for voxel in args.voxel:
+            head = kept_head(args.labels_dir, case, args.cache, heads=tuple(args.numbers), voxel=voxel)
+            for level in args.noise:
+                scan, mask = head.noisy(level), head.mask
+                plain, scaled = invert(scan, bootstrap=False), invert(scan)
+                log = np.log(np.asarray(plain.std)[mask])
+                quantile = float(np.median(np.log(np.asarray(scaled.std)[mask]) - log))
+                error = (np.asarray(plain.chi) - head.chi)[mask]
+                off = np.log(np.abs(error - error.mean()) + 1e-7)
+                excess = log - log.mean()
+                rest = np.maximum(excess - LESION, 0)
+                told = np.stack([np.ones_like(log), np.full_like(log, quantile), np.minimum(excess, LESION)], 1)
+                after = told @ np.asarray(card["bootstrap"]) + rest + log.mean()
+                tenths = [
+                    f"{100 * np.mean(part < 0):.0f}" for part in np.array_split((off - after)[np.argsort(log)], 10)
+                ]
+                print(
+                    f"{case:7} x{voxel:g}, noise x{level:g}: quantile {np.exp(quantile):.3f}, foretold "
+                    f"{within(off - log)}, rehearsed {within(off - after)}; {' '.join(tenths)}",
+                    flush=True,
+                )
+                spots = rng.choice(off.size, 10 * SPOTS)
+                rows.append(told[spots])
+                wanted.append((off - rest - log.mean())[spots])
+    if args.fit:
+        print("factors", [round(factor, 3) for factor in regress(rows, wanted, (0.0, 0.0, 1.0))])
+
+
+def within(off: np.ndarray) -> str:
+    """Say which part of the errors' logarithms over the deviation lies within one and 1.96 of it."""
+    return f"{100 * np.mean(off < 0):.1f} and {100 * np.mean(off < np.log(1.96)):.1f} %"
+
+
+if __name__ == "__main__":
+    main()
