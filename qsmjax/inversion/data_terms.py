@@ -17,6 +17,7 @@ A local field is known up to a constant: the scanner's frequency is off by some,
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -98,32 +99,47 @@ def robust(field: Volume, weights: Volume, level: Float[Array, ""], penalty: flo
 def up_to_constant(
     term: DataTerm, field: Volume, weights: Volume, penalty: ArrayLike = DATA_PENALTY, *, steps: int = 1
 ) -> DataTerm:
-    """Hold a data term against the field up to a constant: min over c of E(y + c - f), c as `believed` has it.
+    """Hold a data term against the field up to a constant: min over c of E(y + c - f), or c = 0 below `least_constant`.
 
     Its proximal map is prox(s + c) - c, c where the pulls of all voxels on it balance. c is found by steps with the
     curvature of the linear term, for which one is exact, and which no other exceeds.
     """
     pull = weights**2 / (weights**2 + penalty)
-    whole = jnp.maximum(jnp.sum(pull), 1e-30)
+    # outside of the iterations
+    whole, least = jnp.maximum(jnp.sum(pull), 1e-30), least_constant(field, weights)
 
     def prox(made: Volume) -> Volume:
         constant = jnp.float32(0)
         for _ in range(steps):
-            constant += jnp.sum(jnp.where(weights > 0, term(made + constant) - made - constant, 0)) / whole
-        constant = believed(constant, field, weights)
+            # what is not trusted is not moved
+            constant += jnp.sum(term(made + constant) - (made + constant)) / whole
+        constant = believed(constant, least)
         return term(made + constant) - constant
 
     return prox
 
 
-def believed(constant: Float[Array, ""], field: Volume, weights: Volume) -> Float[Array, ""]:
-    """Return a constant that was found in a field, or zero where fields without one seem to have as much.
+def linear_up_to_constant(field: Volume, weights: Volume, penalty: ArrayLike = DATA_PENALTY) -> DataTerm:
+    """Pull towards the field as least squares do, up to a constant: `up_to_constant` of `linear`, by one product."""
+    pull = weights**2 / (weights**2 + penalty)
+    asked, whole, least = jnp.sum(pull * field), jnp.maximum(jnp.sum(pull), 1e-30), least_constant(field, weights)
 
-    Where there is none, a free one is found to 0.02 of the field's standard deviation, and the map is off by that.
-    """
+    def prox(made: Volume) -> Volume:
+        constant = believed((asked - jnp.vdot(pull, made, precision=jax.lax.Precision.HIGHEST)) / whole, least)
+        return made + pull * (field - constant - made)
+
+    return prox
+
+
+def least_constant(field: Volume, weights: Volume) -> Float[Array, ""]:
+    """Return the least constant that is believed in a field: the mean of the tissue's own may be half as much."""
     known = weights > 0
-    size = jnp.sqrt(masked_mean(centred(field, known) ** 2, known))
-    return jnp.where(jnp.abs(constant) > LEAST_CONSTANT * size, constant, 0)
+    return LEAST_CONSTANT * jnp.sqrt(masked_mean(centred(field, known) ** 2, known))
+
+
+def believed(constant: Float[Array, ""], least: Float[Array, ""]) -> Float[Array, ""]:
+    """Return a constant that was found in a field, or zero if it is less than the least that is believed."""
+    return jnp.where(jnp.abs(constant) > least, constant, 0)
 
 
 def phase_scale(radians_per_ppm: ArrayLike | None, level: Float[Array, ""]) -> Float[Array, ""]:

@@ -144,10 +144,10 @@ def solve_hd(
     )
     # the data split holds D chi, up to what the last iteration moved
     rest = field - absolute(first.state.data)
-    constant = data_terms.believed(masked_mean(rest, mask), field, trust)
+    constant = data_terms.believed(masked_mean(rest, mask), data_terms.least_constant(field, trust))
     error = trust * jnp.abs(rest - constant)
     trust = trust * jnp.minimum(1, OUTLIER * level / jnp.maximum(error, 1e-12))
-    squared = data_terms.up_to_constant(data_terms.linear(field, trust), field, trust)
+    squared = data_terms.linear_up_to_constant(field, trust)
     second = variation(squared, start=first.state, max_iterations=max_iterations, tolerance=tolerance)
     return solution(second._replace(iterations=second.iterations + robust_iterations), mask, weight, tolerance)
 

@@ -71,7 +71,7 @@ def solve_tgv(
     """
     field, trust, _, weight = measured(field, mask, geometry, noise, magnitude, weight)
     solved = minimise_generalised_variation(
-        data_terms.up_to_constant(data_terms.linear(field, trust), field, trust),
+        data_terms.linear_up_to_constant(field, trust),
         field,
         mask,
         geometry,

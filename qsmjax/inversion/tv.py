@@ -38,7 +38,7 @@ def solve_tv(
       Bilgic et al., Magn. Reson. Med. 72:1444 (2014), doi:10.1002/mrm.25029.
     """
     field, trust, _, weight = measured(field, mask, geometry, noise, magnitude, weight)
-    term = data_terms.up_to_constant(data_terms.linear(field, trust), field, trust)
+    term = data_terms.linear_up_to_constant(field, trust)
     solved = minimise_variation(
         term, field, mask, geometry, weight=weight, max_iterations=max_iterations, tolerance=tolerance, report=report
     )

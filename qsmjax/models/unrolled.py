@@ -70,7 +70,7 @@ def start(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, m
     """
     field, trust, level = _known(field, mask, geometry, noise, magnitude)
     weight = auto_weight(level, field, mask, geometry)
-    term = data_terms.up_to_constant(data_terms.linear(field, trust), field, trust)
+    term = data_terms.linear_up_to_constant(field, trust)
     structure = jnp.ones((3, *field.shape))
     signal = _signal(mask, noise, magnitude)
     if signal is not None:
@@ -109,7 +109,7 @@ def _up_to_constant(rest: Volume, field: Volume, trust: Volume) -> Volume:
     """Take off what is left of a field the constant that it holds; zero where nothing is trusted."""
     heard = trust**2
     constant = jnp.sum(heard * rest) / jnp.maximum(jnp.sum(heard), 1e-30)
-    return jnp.where(trust > 0, rest - data_terms.believed(constant, field, trust), 0)
+    return jnp.where(trust > 0, rest - data_terms.believed(constant, data_terms.least_constant(field, trust)), 0)
 
 
 def _signal(mask: Mask, noise: Volume | None, magnitude: Volume | None) -> Volume | None:
