@@ -16,7 +16,7 @@ from qsmjax.export.fourier import (
     multiply,
 )
 from qsmjax.export.graph import BOOL, FLOAT, Graph, Value
-from qsmjax.inversion.data_terms import DATA_PENALTY, LEAST_CONSTANT
+from qsmjax.inversion.data_terms import DATA_PENALTY, LARGEST_MEAN
 from qsmjax.inversion.variation import RELAXATION, SUPPORT_PENALTY
 from qsmjax.inversion.weighting import BALANCE, LARGEST_WEIGHT, LEAST_INSIDE, LEAST_NOISE, SHARPENED
 from qsmjax.inversion.weighting import CONE as LEVEL_CONE
@@ -134,18 +134,16 @@ def share(scan: Scan, chi: Value, change: Value) -> Value:
 def _up_to_constant(scan: Scan, rest: Value) -> Value:
     """Take off what is left of a field the constant that it holds: `models.unrolled`."""
     graph, heard = scan.frame.graph, scan.trust * scan.trust
-    return rest - _believed(graph, graph.total(heard * rest) / graph.total(heard), _least_constant(scan))
+    return rest - _holds_constant(scan) * graph.total(heard * rest) / graph.total(heard)
 
 
-def _least_constant(scan: Scan) -> Value:
-    """Return the least constant that is believed: `inversion.data_terms.believed`."""
+def _holds_constant(scan: Scan) -> Value:
+    """Return one where the field's mean is more than the tissue's may be, else zero: `inversion.data_terms`."""
     graph = scan.frame.graph
     known = graph.cast(graph.node("Greater", scan.trust, 0.0, kind=BOOL), FLOAT)
-    return _size(graph, scan.field, known) * LEAST_CONSTANT
-
-
-def _believed(graph: Graph, constant: Value, least: Value) -> Value:
-    return graph.where(graph.node("Greater", graph.node("Abs", constant), least, kind=BOOL), constant, 0.0)
+    mean = graph.node("Abs", graph.total(scan.field * known) / graph.total(known))
+    most = _size(graph, scan.field, known) * LARGEST_MEAN
+    return graph.cast(graph.node("Greater", mean, most, kind=BOOL), FLOAT)
 
 
 def _size(graph: Graph, field: Value, mask: Value) -> Value:
@@ -221,7 +219,7 @@ def _minimise_variation(scan: Scan, count: int, weight: Value, edges: tuple, sta
     clips = [clip * edge / even for edge in edges]
     squared = scan.trust * scan.trust
     pull = squared / (squared + DATA_PENALTY)
-    whole, least = graph.total(pull), _least_constant(scan)
+    whole, free = graph.total(pull), _holds_constant(scan)
     kernel = doubled(frame, scan.kernel)
     inverse = 1 / (
         kernel * kernel * DATA_PENALTY + doubled(frame, laplacian(frame, frame.voxel_size)) * penalty + SUPPORT_PENALTY
@@ -230,7 +228,7 @@ def _minimise_variation(scan: Scan, count: int, weight: Value, edges: tuple, sta
 
     def step(_, data, x, y, z, support):
         asked = pull * (scan.field - data)
-        made = data + asked - pull * _believed(graph, graph.total(asked) / whole, least)
+        made = data + asked - pull * (free * graph.total(asked) / whole)
         held = [graph.clip(s, -c, c) for s, c in zip((x, y, z), clips)]
         parts = [_step_back(graph, s - 2 * h, axis) / size[axis] for axis, (s, h) in enumerate(zip((x, y, z), held))]
         image = penalty * (parts[0] + parts[1] + parts[2]) + sign * support

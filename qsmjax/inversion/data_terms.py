@@ -20,7 +20,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from qsmjax.numerics.arrays import Volume
 from qsmjax.numerics.operators import centred, masked_mean
@@ -31,8 +31,8 @@ DataTerm = Callable[[Volume], Volume]
 DATA_PENALTY = 0.3
 """Penalty of the data split, for data weights about one (measured: 30 to 50 iterations)."""
 
-LEAST_CONSTANT = 0.1
-"""Least constant in a field that is believed, over the field's standard deviation."""
+LARGEST_MEAN = 0.1
+"""Largest mean of a field without a constant, over its standard deviation: heads have up to half of that."""
 
 ROBUST_PENALTY = 0.05
 """Penalty of the split for the robust term: its steps are threshold / penalty, so outliers are let go soon."""
@@ -99,21 +99,20 @@ def robust(field: Volume, weights: Volume, level: Float[Array, ""], penalty: flo
 def up_to_constant(
     term: DataTerm, field: Volume, weights: Volume, penalty: ArrayLike = DATA_PENALTY, *, steps: int = 1
 ) -> DataTerm:
-    """Hold a data term against the field up to a constant: min over c of E(y + c - f), or c = 0 below `least_constant`.
+    """Hold a data term against the field up to a constant: min over c of E(y + c - f), if it `holds_constant`.
 
     Its proximal map is prox(s + c) - c, c where the pulls of all voxels on it balance. c is found by steps with the
     curvature of the linear term, for which one is exact, and which no other exceeds.
     """
     pull = weights**2 / (weights**2 + penalty)
-    # outside of the iterations
-    whole, least = jnp.maximum(jnp.sum(pull), 1e-30), least_constant(field, weights)
+    whole, free = jnp.maximum(jnp.sum(pull), 1e-30), holds_constant(field, weights)
 
     def prox(made: Volume) -> Volume:
         constant = jnp.float32(0)
         for _ in range(steps):
             # what is not trusted is not moved
             constant += jnp.sum(term(made + constant) - (made + constant)) / whole
-        constant = believed(constant, least)
+        constant = jnp.where(free, constant, 0)
         return term(made + constant) - constant
 
     return prox
@@ -122,24 +121,20 @@ def up_to_constant(
 def linear_up_to_constant(field: Volume, weights: Volume, penalty: ArrayLike = DATA_PENALTY) -> DataTerm:
     """Pull towards the field as least squares do, up to a constant: `up_to_constant` of `linear`, by one product."""
     pull = weights**2 / (weights**2 + penalty)
-    asked, whole, least = jnp.sum(pull * field), jnp.maximum(jnp.sum(pull), 1e-30), least_constant(field, weights)
+    asked, whole, free = jnp.sum(pull * field), jnp.maximum(jnp.sum(pull), 1e-30), holds_constant(field, weights)
 
     def prox(made: Volume) -> Volume:
-        constant = believed((asked - jnp.vdot(pull, made, precision=jax.lax.Precision.HIGHEST)) / whole, least)
-        return made + pull * (field - constant - made)
+        constant = (asked - jnp.vdot(pull, made, precision=jax.lax.Precision.HIGHEST)) / whole
+        return made + pull * (field - jnp.where(free, constant, 0) - made)
 
     return prox
 
 
-def least_constant(field: Volume, weights: Volume) -> Float[Array, ""]:
-    """Return the least constant that is believed in a field: the mean of the tissue's own may be half as much."""
+def holds_constant(field: Volume, weights: Volume) -> Bool[Array, ""]:
+    """Say whether a field's mean is more than the tissue's own field may have: `LARGEST_MEAN` of its deviation."""
     known = weights > 0
-    return LEAST_CONSTANT * jnp.sqrt(masked_mean(centred(field, known) ** 2, known))
-
-
-def believed(constant: Float[Array, ""], least: Float[Array, ""]) -> Float[Array, ""]:
-    """Return a constant that was found in a field, or zero if it is less than the least that is believed."""
-    return jnp.where(jnp.abs(constant) > least, constant, 0)
+    size = jnp.sqrt(masked_mean(centred(field, known) ** 2, known))
+    return jnp.abs(masked_mean(field, known)) > LARGEST_MEAN * size
 
 
 def phase_scale(radians_per_ppm: ArrayLike | None, level: Float[Array, ""]) -> Float[Array, ""]:

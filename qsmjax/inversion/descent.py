@@ -67,12 +67,12 @@ def solve_ndi(
     trust = jnp.minimum(weights / jnp.maximum(masked_quantile(weights, mask, 0.5), 1e-12), 1) ** 2
     radians = data_terms.phase_scale(radians_per_ppm, noise_level(field, mask, geometry, noise))
     dipole = inversion_kernel(geometry)
-    whole, least = jnp.maximum(jnp.sum(trust), 1e-30), data_terms.least_constant(field, trust)
+    whole, free = jnp.maximum(jnp.sum(trust), 1e-30), data_terms.holds_constant(field, trust)
 
     def step(chi: Volume) -> Volume:
         error = jnp.clip(radians * (multiply_k(chi, dipole) - field), -jnp.pi / 2, jnp.pi / 2)
         pull = jnp.sin(error) / radians
-        constant = data_terms.believed(jnp.sum(trust * pull) / whole, least)
+        constant = jnp.where(free, jnp.sum(trust * pull) / whole, 0)
         return chi - step_size * multiply_k(trust * (pull - constant), dipole)
 
     solved = iterate(

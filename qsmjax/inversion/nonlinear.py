@@ -144,7 +144,7 @@ def solve_hd(
     )
     # the data split holds D chi, up to what the last iteration moved
     rest = field - absolute(first.state.data)
-    constant = data_terms.believed(masked_mean(rest, mask), data_terms.least_constant(field, trust))
+    constant = jnp.where(data_terms.holds_constant(field, trust), masked_mean(rest, mask), 0)
     error = trust * jnp.abs(rest - constant)
     trust = trust * jnp.minimum(1, OUTLIER * level / jnp.maximum(error, 1e-12))
     squared = data_terms.linear_up_to_constant(field, trust)

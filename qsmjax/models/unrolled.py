@@ -109,7 +109,7 @@ def _up_to_constant(rest: Volume, field: Volume, trust: Volume) -> Volume:
     """Take off what is left of a field the constant that it holds; zero where nothing is trusted."""
     heard = trust**2
     constant = jnp.sum(heard * rest) / jnp.maximum(jnp.sum(heard), 1e-30)
-    return jnp.where(trust > 0, rest - data_terms.believed(constant, data_terms.least_constant(field, trust)), 0)
+    return jnp.where(trust > 0, rest - jnp.where(data_terms.holds_constant(field, trust), constant, 0), 0)
 
 
 def _signal(mask: Mask, noise: Volume | None, magnitude: Volume | None) -> Volume | None:
