@@ -52,7 +52,7 @@ def learned_model(network: Correction, variables: Mapping[str, Any], card: Mappi
     known = [graph.where(inside, part, 0.0) for part in (field, graph.constant(1, FLOAT), noise, magnitude)]
     boxed = [graph.cut(part, low, high, range(3)) for part in known]
     extent = high - low
-    full = _frame_size(graph, extent)
+    full = _frame_size(graph, extent, size)
     before = (full - extent) / 2
     framing = graph.join(before, full - extent - before)
     framed = [graph.node("Pad", part, framing) for part in boxed]
@@ -111,10 +111,15 @@ def _box(graph: Graph, mask: Value) -> tuple[Value, Value]:
     return graph.join(*low), graph.join(*high)
 
 
-def _frame_size(graph: Graph, extent: Value) -> Value:
-    """Return the sizes that hold a box and its margin: the next of those that `inversion.frame` takes."""
+def _frame_size(graph: Graph, extent: Value, voxel_size: Value) -> Value:
+    """Return the sizes that hold a box and its margin, as `numerics.box.frame_shape` does."""
     sizes = sorted({fast_size(n) for n in range(1, LARGEST + 1)})
+    fast = np.asarray(sizes)[np.searchsorted(sizes, np.arange(LARGEST + 1))]
     # the margin of every extent is counted here, so that it is rounded alike
     margins = np.asarray([round(n * MARGIN) for n in range(LARGEST + 1)])
-    table = np.asarray(sizes)[np.searchsorted(sizes, np.minimum(np.arange(LARGEST + 1) + margins, LARGEST))]
-    return graph.node("Gather", graph.constant(table, INT), extent)
+    count = graph.cast(extent, FLOAT)
+    # a slab needs more along its short axis
+    lacking = graph.node("ReduceMax", count * voxel_size, keepdims=1) / voxel_size - count
+    slab = graph.cast(graph.node("Round", lacking * (2 * MARGIN)), INT)
+    margin = graph.node("Max", graph.node("Gather", graph.constant(margins, INT), extent), slab)
+    return graph.node("Gather", graph.constant(fast, INT), graph.node("Min", extent + margin, graph.integers(LARGEST)))
