@@ -25,10 +25,10 @@ from qsmjax.models.unrolled import (
     CONE,
     EDGE,
     FLAT,
-    ITERATIONS,
     OFFSET,
     REFINEMENTS,
-    REWEIGHTED,
+    ROUND,
+    ROUNDS,
     STRUCTURE,
     TRUST_REGION,
     UNIT,
@@ -89,10 +89,10 @@ def scan(frame: Frame, field: Value, mask: Value, noise: Value, magnitude: Value
 def start(scan: Scan) -> tuple[Value, Value]:
     """Invert by total variation that spares the signal's edges, and then those of the map too [ppm]."""
     weight, zero = _weight(scan), scan.field * 0.0
-    plain = _minimise_variation(scan, ITERATIONS, weight, scan.structure, [zero] * 6)
+    plain = _minimise_variation(scan, ROUND * ROUNDS[0], weight, scan.structure, [zero] * 6)
     found = _spared(scan.frame, plain[0], scan.mask, EDGE, 1e-9)
     edges = tuple(before * now for before, now in zip(scan.structure, found))
-    sharp = _minimise_variation(scan, REWEIGHTED, weight * BOOST, edges, plain)
+    sharp = _minimise_variation(scan, ROUND * ROUNDS[1], weight * BOOST, edges, plain)
     return plain[0] * scan.mask, sharp[0] * scan.mask
 
 

@@ -85,12 +85,12 @@ def learned_inversion(
         del begun
         if bootstrap and level is not None:
             again = (_rehearsal(chi, *scan), *scan[1:])
-            found, foretold = correct_start(_start(*again), again, inside, tile, halo)
+            found, foretold = correct_start(_start(*again, rounds=unrolled.FEWER), again, inside, tile, halo)
             std = _rehearsed(std, scan[1], found - chi, foretold, level)
         solution = Solution(
             chi=leave(chi, box, field_map.geometry.shape),
             std=leave(std, box, field_map.geometry.shape),
-            iterations=jnp.asarray(unrolled.ITERATIONS + unrolled.REWEIGHTED, jnp.int32),
+            iterations=jnp.asarray(unrolled.ROUND * sum(unrolled.ROUNDS), jnp.int32),
         )
         check_finite(learned, solution)
         return solution
@@ -100,7 +100,7 @@ def learned_inversion(
 
         Args:
           field_map: local field.
-          bootstrap: whether to rehearse for the deviation's level, which takes as long again.
+          bootstrap: whether to rehearse for the deviation's level, which takes two thirds as long again.
           tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
           halo: overlap of the tiles [voxels].
 
@@ -173,6 +173,6 @@ def _framed(field_map: FieldMap) -> tuple[Any, ...]:
     return field, mask, dataclasses.replace(field_map.geometry, shape=shape), noise, magnitude
 
 
-_start, _look, _share = jax.jit(unrolled.start), jax.jit(unrolled.look), jax.jit(unrolled.share)
+_start, _look, _share = unrolled.start, jax.jit(unrolled.look), jax.jit(unrolled.share)
 _unexplained, _rehearsal = jax.jit(unrolled.unexplained), jax.jit(unrolled.rehearsal)
 _rehearsed = jax.jit(rehearsed)

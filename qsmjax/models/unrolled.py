@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 from qsmjax.inversion import data_terms
 from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.inversion.measured import measured
-from qsmjax.inversion.variation import minimise_variation
+from qsmjax.inversion.variation import Splits, minimise_variation, nothing
 from qsmjax.inversion.weighting import LEAST_NOISE, auto_weight, noise_level
-from qsmjax.numerics.arrays import Mask, Vector, Volume
+from qsmjax.numerics.arrays import Kernel, Mask, Vector, Volume
 from qsmjax.numerics.kspace import multiply_k
 from qsmjax.numerics.operators import centred, difference, masked_mean
 from qsmjax.numerics.solvers import cg_steps
@@ -30,8 +30,10 @@ FEATURES = 8
 ABOUT = 10
 OFFSET = 4.0
 """Added to the noise's logarithm within the mask."""
-ITERATIONS, REWEIGHTED = 40, 20
-"""Iterations of the start with even weights, and with weights that spare the edges found."""
+ROUND, ROUNDS = 10, (4, 2)
+"""Iterations of a round, and rounds of the start: with even weights, and with weights that spare the edges found."""
+FEWER = (2, 1)
+"""Rounds of a rehearsal's: what it tells of the errors differs by 4 % at most from what ROUNDS tell."""
 STRUCTURE, EDGE = 0.75, 2.5
 """Slope at which an edge's weight is half, over the mean slope: of the signal's logarithm, and of the map found."""
 FLAT = 1e-3
@@ -56,44 +58,84 @@ class Start(NamedTuple):
     sharp: Volume
 
 
-def start(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None) -> Start:
+class _Problem(NamedTuple):
+    """What a start minimises: field, trust and mask in their frame, weight, and those of differences, of mean one."""
+
+    field: Volume
+    trust: Volume
+    mask: Mask
+    geometry: Geometry
+    dipole: Kernel
+    weight: Float[Array, ""]
+    edges: Float[Array, "3 x y z"]
+
+
+def start(
+    field: Volume,
+    mask: Mask,
+    geometry: Geometry,
+    noise: Volume | None,
+    magnitude: Volume | None,
+    *,
+    rounds: tuple[int, int] = ROUNDS,
+) -> Start:
     """Invert by total variation that spares the edges of the signal, and then those of what it found.
 
         weight of a difference = s / (|∂ log m| + s) · e / (|∂chi| + e),    s, e in proportion to the means
 
     over its mean, so that the whole weighs the same. m is one over the noise, or the magnitude where no noise map or a
-    flat one is given: anatomy has its edges in both. The second factor comes in when there is a chi.
+    flat one is given: anatomy has its edges in both. The second factor comes in when there is a chi. `rounds` are
+    compiled as one, which all run; so this function is not to be compiled as a whole.
 
     References:
       Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082 (edges of the magnitude).
       Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (reweighted l1).
     """
-    field, trust, level = _known(field, mask, geometry, noise, magnitude)
-    weight = auto_weight(level, field, mask, geometry)
-    term = data_terms.linear_up_to_constant(field, trust)
-    structure = jnp.ones((3, *field.shape))
-    signal = _signal(mask, noise, magnitude)
-    if signal is not None:
-        structure = _spared(signal, mask, geometry, STRUCTURE, FLAT)
-
-    def minimise(weight, edges, iterations, begun=None):
-        x, y, z = edges / masked_mean(edges.mean(0), mask)
-        return minimise_variation(
-            term,
-            field,
-            mask,
-            geometry,
-            weight=weight,
-            max_iterations=iterations,
-            tolerance=None,
-            edges=(x, y, z),
-            start=begun,
-        ).state
-
-    plain = minimise(jnp.asarray(weight), structure, ITERATIONS)
-    found = structure * _spared(plain.chi, mask, geometry, EDGE, 1e-9)
-    sharp = minimise(BOOST * jnp.asarray(weight), found, REWEIGHTED, plain)
+    problem = _posed(field, mask, geometry, noise, magnitude)
+    plain = nothing(problem.field)
+    for _ in range(rounds[0]):
+        plain = _round(problem, plain)
+    problem, sharp = _sparing(problem, plain.chi), plain
+    for _ in range(rounds[1]):
+        sharp = _round(problem, sharp)
     return Start(jnp.where(mask, plain.chi, 0), jnp.where(mask, sharp.chi, 0))
+
+
+@jax.jit
+def _posed(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None) -> _Problem:
+    field, trust, level = _known(field, mask, geometry, noise, magnitude)
+    weight = jnp.asarray(auto_weight(level, field, mask, geometry))
+    signal = _signal(mask, noise, magnitude)
+    edges = jnp.ones((3, *field.shape)) if signal is None else _spared(signal, mask, geometry, STRUCTURE, FLAT)
+    return _Problem(field, trust, mask, geometry, inversion_kernel(geometry), weight, _over_mean(edges, mask))
+
+
+@jax.jit
+def _sparing(problem: _Problem, chi: Volume) -> _Problem:
+    """Spare the edges of a map too."""
+    edges = problem.edges * _spared(chi, problem.mask, problem.geometry, EDGE, 1e-9)
+    return problem._replace(weight=BOOST * problem.weight, edges=_over_mean(edges, problem.mask))
+
+
+def _over_mean(edges: Float[Array, "3 x y z"], mask: Mask) -> Float[Array, "3 x y z"]:
+    return edges / masked_mean(edges.mean(0), mask)
+
+
+@jax.jit
+def _round(problem: _Problem, begun: Splits) -> Splits:
+    x, y, z = problem.edges
+    return minimise_variation(
+        data_terms.linear_up_to_constant(problem.field, problem.trust),
+        problem.field,
+        problem.mask,
+        problem.geometry,
+        weight=problem.weight,
+        max_iterations=ROUND,
+        tolerance=None,
+        edges=(x, y, z),
+        dipole=problem.dipole,
+        start=begun,
+    ).state
 
 
 def _known(

@@ -12,8 +12,8 @@ import dataclasses
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -33,13 +33,15 @@ from qsmjax.simulate.sample import sample
 from qsmjax.simulate.scan import Grid, grid_around, refine
 from qsmjax.simulate.warp import warp_labels
 
-BOXES = 4
+BOXES = 2
 BOX = 80
 """Boxes of each subject, and their edge [voxels]."""
 FINER = 2
 """Voxels along each edge of a grid's voxel that it is sampled by; the label maps hold no finer detail."""
 BEYOND = 2
 """Voxels beyond the mask that a source goes on for: its band is limited, so that it rings there."""
+BEHIND = 10
+"""By how much the workers' priority is below the training's, which they feed."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -174,45 +176,46 @@ SOURCES = Holding(_source_names, draw_sources, save_source)
 def make_bank(
     folder: Path,
     labels: list[Path],
+    subjects: Sequence[int],
     *,
-    subjects: int,
     holding: Holding = SOURCES,
     seed: int = 0,
     workers: int = 1,
-    tell: Callable[[int], None] = lambda left: None,
-) -> int:
-    """Make what is not there yet of a bank.
+) -> Iterator[int]:
+    """Make what is not there yet of a bank, and hand out its subjects in turn, each as soon as it is there.
 
     Args:
       folder: takes a file for each part.
       labels: label maps, which the subjects take in turns.
-      subjects: how many.
+      subjects: their numbers, in the order that they are wanted in.
       holding: what it holds of each.
       seed: of everything.
       workers: processes to share them; what they make does not depend on it.
-      tell: is called after each subject with how many are left.
 
-    Returns:
-      How many subjects were made.
+    Yields:
+      The numbers.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [
-        number for number in range(subjects) if not all(path.exists() for path in _files(folder, number, holding))
-    ]
+    missing = [number for number in subjects if not all(path.exists() for path in _files(folder, number, holding))]
     make = partial(_make_subject, folder, labels, seed, holding)
     if workers == 1 or len(missing) < 2:
-        for left, number in reversed(list(enumerate(reversed(missing)))):
-            make(number)
-            tell(left)
-        return len(missing)
+        for number in subjects:
+            if number in missing:
+                make(number)
+            yield number
+        return
     spawn = multiprocessing.get_context("spawn")
     begun = spawn.Value("i", 0)
     with ProcessPoolExecutor(min(workers, len(missing)), spawn, initializer=_begin_worker, initargs=(begun,)) as pool:
-        running = [pool.submit(make, number) for number in missing]
-        for count, each in enumerate(as_completed(running), 1):
-            each.result()
-            tell(len(missing) - count)
-    return len(missing)
+        made = {number: pool.submit(make, number) for number in missing}
+        try:
+            for number in subjects:
+                if number in made:
+                    made.pop(number).result()
+                yield number
+        finally:
+            # whoever takes no more of them waits for those alone that are being made
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _files(folder: Path, number: int, holding: Holding) -> list[Path]:
@@ -235,7 +238,7 @@ def _give_back() -> None:
 
 
 def _begin_worker(begun: Any) -> None:
-    """Keep a worker, one more of those begun, to a core of its own; the accelerator is the training's."""
+    """Keep a worker, one more of those begun, to a core of its own, behind the training, whose the accelerator is."""
     with begun.get_lock():
         number, begun.value = begun.value, begun.value + 1
     jax.config.update("jax_platforms", "cpu")
@@ -243,3 +246,5 @@ def _begin_worker(begun: Any) -> None:
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[number % len(cores)]})
+    if hasattr(os, "nice"):
+        os.nice(BEHIND)

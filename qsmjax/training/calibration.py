@@ -1,6 +1,7 @@
 """The standard deviation that a correction predicts, brought to what its errors are on scans that it has not seen."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -68,7 +69,7 @@ def calibrate_level(
     constant, factor = calibration
     for scan in scans:
         seen, chi, spread = invert(network, stages, scan)
-        seen_again, found, spread_again = invert(network, stages, rehearse(scan, chi))
+        seen_again, found, spread_again = invert(network, stages, rehearse(scan, chi), rounds=unrolled.FEWER)
         off = _errors(found, seen_again) - constant - factor * spread_again[seen_again.mask]
         error, std = _errors(chi, seen), constant + factor * spread[seen.mask]
         told = np.clip(np.quantile(off, ONE_DEVIATION), *np.log(BELIEVED))
@@ -79,9 +80,11 @@ def calibrate_level(
     return regress(rows, wanted, (0.0, 0.0, 1.0))
 
 
-def invert(network: Correction, stages: Sequence[Any], scan: Example) -> tuple[Seen, np.ndarray, np.ndarray]:
+def invert(
+    network: Correction, stages: Sequence[Any], scan: Example, *, rounds: tuple[int, int] = unrolled.ROUNDS
+) -> tuple[Seen, np.ndarray, np.ndarray]:
     """Invert a scan: what was seen of it last, the map [ppm] and its spread [log ppm], in the box of its mask."""
-    seen = see(scan)
+    seen = see(scan, partial(unrolled.start, rounds=rounds))
     for params in stages[:-1]:
         seen = see_next(scan, seen, network, params)
     maps, spread = correct_seen(seen, network, stages[-1])

@@ -28,6 +28,7 @@ class TrainConfig:
       width, depth, kernel, activation, momentum, dtype, remat: QSMnet's (`models.qsmnet`).
       subjects: simulated for the learned inversion's bank.
       scans: of each of a subject's sources, each with a direction of B0, noise and background of its own.
+      joining: part of the steps over which subjects join, while others are trained on; 0 if all are there at once.
       stages: of the learned inversion, trained one after the other, each for `steps`.
 
       patch: voxels of a training sample.
@@ -70,6 +71,7 @@ class TrainConfig:
     begin: str = ""
     subjects: int = 24
     scans: int = 1
+    joining: float = 0.0
     stages: int = 1
     blocks: int = 1
     width: int = 32
@@ -122,7 +124,7 @@ class TrainConfig:
         losses = ("loss_l1", "loss_model", "loss_gradient")
         for name in ("seed", "depth", "warmup", "clip", "noise", "chi_scale", "validation_noise", *losses):
             self._must(name, min(_as_tuple(getattr(self, name))) >= 0, "not be negative")
-        for name in ("ema", "momentum", "negate", "lesions", "measured"):
+        for name in ("ema", "momentum", "negate", "lesions", "measured", "joining"):
             self._must(name, 0 <= getattr(self, name) <= 1, "lie between 0 and 1")
         self._must("ema", self.ema < 1, "be below 1")
         self._must("rotation", 0 <= self.rotation <= 90, "lie between 0 and 90 degrees")
@@ -166,7 +168,7 @@ class TrainConfig:
 
 # what both networks heed, and what the learned inversion alone
 BOTH = ("preset", "seed", "network", "width", "dtype", "patch", "batch", "steps", "learning_rate", "validate_every")
-INVERSION = ("input", "begin", "subjects", "scans", "stages", "blocks")
+INVERSION = ("input", "begin", "subjects", "scans", "joining", "stages", "blocks")
 HEEDED: dict[str, tuple[str, ...]] = {
     "qsmnet": tuple(name for name in TrainConfig.__dataclass_fields__ if name not in INVERSION),
     "correction": BOTH + INVERSION,
@@ -204,22 +206,23 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the inversion that is shipped: needs --labels
     "learned": {
         "network": "correction",
-        "width": 48,
+        "width": 64,
         "dtype": "bfloat16",
-        "subjects": 91,
-        "scans": 3,
+        "subjects": 140,
+        "scans": 2,
+        "joining": 0.85,
         "patch": (48, 48, 48),
-        "batch": 8,
-        "steps": 35_700,
+        "batch": 16,
+        "steps": 13_300,
         "learning_rate": 1e-2,
-        "validate_every": 510,
+        "validate_every": 700,
     },
-    # the same for what the default removal leaves of a total field; three hours of two CPU cores, one for its scans
+    # the same for what the default removal leaves of a total field
     "learned_total": {
         "network": "correction",
         "input": "totalfield",
         "begin": "learned",
-        "width": 48,
+        "width": 64,
         "subjects": 130,
         "patch": (48, 48, 48),
         "batch": 4,

@@ -21,11 +21,13 @@ class CompiledStep(NamedTuple):
       run: (state, batch) -> (state, metrics); the state that goes in is given up.
       place: brings a state from the host to the devices.
       take: brings a state, or metrics, back: one device's, since all hold the same.
+      feed: brings a batch to the device ahead of its step, where there is one that would have to wait for it.
     """
 
     run: Callable[[Any, Any], tuple[Any, Any]]
     place: Callable[[Any], Any]
     take: Callable[[Any], Any]
+    feed: Callable[[Any], Any] = lambda batch: batch
 
 
 def choose_devices(batch: int, accumulate: int = 1, limit: int | None = None) -> list[jax.Device]:
@@ -59,7 +61,9 @@ def compile_step(step: Callable, devices: Sequence[jax.Device]) -> CompiledStep:
     if len(devices) * jax.process_count() == 1:
         alone = jax.jit(partial(step, axis_name=None), donate_argnums=0)
         place = lambda state: jax.device_put(state, devices[0])
-        return CompiledStep(alone, place, jax.device_get)
+        if devices[0].platform == "cpu":
+            return CompiledStep(alone, place, jax.device_get)
+        return CompiledStep(alone, place, jax.device_get, lambda batch: jax.device_put(batch, devices[0]))
 
     count = len(devices)
     everywhere = _of_all_processes(count)

@@ -1,6 +1,6 @@
 """The run that trains the learned inversion: a bank of scans, what the physics sees of them, and a correction of it.
 
-    W/bank/                       sources, and the names of the label maps that they are of
+    W/bank/                       sources, and the names of the label maps that they are of; made while it trains
     W/stage_0/seen/               scans of them as the first stage sees them
     W/stage_0/state.safetensors   its training; then W/stage_1/, which sees what the first stage made of them
     W/weights.safetensors, W/metrics.csv
@@ -11,8 +11,8 @@ Whatever is there is not made again, so a run that was ended goes on. Batches fo
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Generator, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from qsmjax.models import unrolled
 from qsmjax.models.build import build
 from qsmjax.models.correction import Correction, check_params
 from qsmjax.training import correction, record
+from qsmjax.training.arrivals import Arrivals, joined
 from qsmjax.training.bank import SOURCES, make_bank
 from qsmjax.training.calibration import WITHIN, calibrate, calibrate_level
 from qsmjax.training.checkpoint import LICENCE, WEIGHTS, check_data
@@ -43,7 +44,7 @@ from qsmjax.training.totals import TOTALS
 NAMES = "labels.txt"
 EMA = 0.995
 TOLD = 8
-"""Subjects between two lines about how many are left."""
+"""Subjects between two lines about how many are there."""
 HELD_OUT, FEWEST = 16, 2
 """One subject in so many is not trained on, and no fewer than so many: the last of the bank. The deviation is
 calibrated on them, since errors are smaller where a network has been."""
@@ -52,6 +53,20 @@ JUDGED = 24
 CALIBRATED = 40
 """Scans that the deviation is calibrated on, at most."""
 Batch = dict[str, Any]
+
+
+class Run(NamedTuple):
+    """What all stages of a run share: where, by what config, which network, the data's name, who hears, devices, and
+    what parameters they begin from.
+    """
+
+    workdir: Path
+    config: TrainConfig
+    network: Correction
+    data: str
+    say: Callable[[str], None]
+    devices: list[jax.Device]
+    begun: Mapping[str, Any] = {}
 
 
 def learn(
@@ -90,30 +105,46 @@ def learn(
     assert isinstance(network, Correction)
     check_begun(network, config, begun or {})
     data = f"{config.subjects} subjects of {keep_names(workdir, found)}"
-    say(f"{config.subjects} subjects out of {len(found)} label maps: the scans are simulated first")
-    make_bank(
-        workdir / "bank",
-        found,
-        subjects=config.subjects,
-        holding=TOTALS if config.input == "totalfield" else SOURCES,
-        seed=config.seed,
-        workers=os.cpu_count() or 1,
-        tell=lambda left: None if left % TOLD else say(f"{left} subjects left"),
-    )
+    say(f"{config.subjects} subjects out of {len(found)} label maps: their scans are simulated")
     run = Run(workdir, config, network, data, say, chosen, begun or {})
     scans: dict[str, Seen] = {}
     stages: list[Any] = []
     left = config.stages * config.steps if until is None else until
-    for number in range(config.stages):
-        seen = workdir / f"stage_{number}" / "seen"
-        params = stages[-1] if stages else None
-        scans = see_bank(workdir / "bank", seen, scans, network, params, scans=config.scans, seed=config.seed)
-        params, taken = train_stage(run, scans, stages, min(left, config.steps))
-        stages.append(params)
-        left -= config.steps
-        if left <= 0 or taken < config.steps:
-            break
-    return number * config.steps + taken
+    for _ in range(config.stages):
+        with Arrivals(coming(run, found, scans, stages)) as arrivals:
+            params, taken = train_stage(run, arrivals, stages, min(left, config.steps))
+            stages.append(params)
+            left -= config.steps
+            if left <= 0 or taken < config.steps:
+                break
+            scans = arrivals.first(config.subjects)
+    return (len(stages) - 1) * config.steps + taken
+
+
+def coming(run: Run, labels: list[Path], before: dict[str, Seen], stages: list[Any]) -> Generator[dict[str, Seen]]:
+    """Make the bank's subjects, and see their scans as the next stage does: those first that are not trained on."""
+    config, bank = run.config, run.workdir / "bank"
+    holding = TOTALS if config.input == "totalfield" else SOURCES
+    workers = os.cpu_count() or 1
+    made = make_bank(bank, labels, turns(config), holding=holding, seed=config.seed, workers=workers)
+    seen = run.workdir / f"stage_{len(stages)}" / "seen"
+    params = stages[-1] if stages else None
+    subjects = see_bank(bank, seen, made, before, run.network, params, scans=config.scans, seed=config.seed)
+    for count, scans in enumerate(subjects, 1):
+        if count % TOLD == 0 or count == config.subjects:
+            run.say(f"{count} of {config.subjects} subjects are there")
+        yield scans
+
+
+def turns(config: TrainConfig) -> list[int]:
+    """Return a bank's subjects in the order of their making: those held out, which are the last, come first."""
+    own = config.subjects - held_out(config)
+    return [*range(own, config.subjects), *range(own)]
+
+
+def held_out(config: TrainConfig) -> int:
+    """Return how many subjects are not trained on."""
+    return max(config.subjects // HELD_OUT, FEWEST) if config.subjects > FEWEST + 1 else 0
 
 
 def check_begun(network: Correction, config: TrainConfig, begun: Mapping[str, Any]) -> None:
@@ -148,26 +179,12 @@ def keep_names(workdir: Path, labels: list[Path]) -> str:
     return names
 
 
-class Run(NamedTuple):
-    """What all stages of a run share: where, by what config, which network, the data's name, who hears, devices, and
-    what parameters they begin from.
-    """
-
-    workdir: Path
-    config: TrainConfig
-    network: Correction
-    data: str
-    say: Callable[[str], None]
-    devices: list[jax.Device]
-    begun: Mapping[str, Any] = {}
-
-
-def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int) -> tuple[Any, int]:
+def train_stage(run: Run, arrivals: Arrivals, before: list[Any], until: int) -> tuple[Any, int]:
     """Train one stage on what it sees, or go on with it; SIGTERM ends it after a step, saved.
 
     Args:
       run: the run.
-      scans: what the stage sees, by name; the first four letters name the subject.
+      arrivals: what the stage sees of each subject, those first that are not trained on.
       before: parameters of the stages before it.
       until: end after this many steps; the schedule stays the config's.
 
@@ -175,21 +192,31 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
       Its parameters, the moving average, and the steps that it has taken.
     """
     config, network, folder = run.config, run.network, run.workdir / f"stage_{len(before)}"
-    count = max(config.subjects // HELD_OUT, FEWEST) if config.subjects > FEWEST + 1 else 0
-    held = {f"{n:04d}" for n in range(config.subjects - count, config.subjects)}
-    own = kinds_of({name: seen for name, seen in scans.items() if name[:4] not in held})
-    unseen = [name for name in scans if name[:4] in held] or list(scans)
-    judged = kinds_of({name: scans[name] for name in unseen})
+    held = held_out(config)
+
+    @lru_cache(1)
+    def own(count: int) -> list[list[Seen]]:
+        unseen = arrivals.first(held)
+        return kinds_of({name: seen for name, seen in arrivals.first(held + count).items() if name not in unseen})
+
+    def batch_of(number: int) -> Batch:
+        count = joined(config.subjects - held, number, config.steps, config.joining)
+        return step.feed(draw(config, number + 1, own(count), config.batch))
+
     config = dataclasses.replace(config, seed=config.seed + 1000 * len(before))
     optimiser = correction.make_optimiser(config.steps, config.learning_rate)
     step = compile_step(partial(take_step, network=network, optimiser=optimiser), run.devices)
     params = run.begun.get(f"stage_{len(before)}") or draw_params(network, config.seed)
     progress = restore(folder, begin(params, optimiser))
     first = len(before) * config.steps
+    # nothing is to be saved before there is something to begin with
+    unseen = arrivals.first(held or config.subjects)
+    judged = kinds_of(unseen)
+    batch_of(int(progress.step))
     placed, rows, pending = step.place(progress), record.read_rows(run.workdir, first + int(progress.step)), []
     begun, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
     with stop_signals() as told:
-        loader = Loader(lambda number: draw(config, number + 1, own, config.batch), config.steps, int(progress.step))
+        loader = Loader(batch_of, config.steps, int(progress.step))
         for taken in range(int(progress.step) + 1, until + 1):
             placed, terms = step.run(placed, next(loader))
             # the step before this one's: the device is never waited for, nor left far behind
@@ -214,7 +241,7 @@ def train_stage(run: Run, scans: dict[str, Seen], before: list[Any], until: int)
             rows.append(row)
             told_by = {"calibration": [float(np.log(row["calibration"])), 1.0]}
             if taken == config.steps:
-                told_by = calibrated(run, [*before, progress.ema], {name: scans[name] for name in unseen})
+                told_by = calibrated(run, [*before, progress.ema], unseen)
             export(run, [*before, progress.ema], row, told_by)
             record.write_rows(run.workdir, rows)
             # last: a run that was killed before goes through the same once more

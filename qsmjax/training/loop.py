@@ -99,7 +99,7 @@ def train(
             check_data(workdir, checkpoints.data(), source.description)
             state = checkpoints.restore(state)
         taken, count = int(state.step), len(chosen) * jax.process_count()
-        loader = Loader(lambda step: source.batch(step, rows), config.steps, checkpoints.next_batch())
+        loader = Loader(lambda number: step.feed(source.batch(number, rows)), config.steps, checkpoints.next_batch())
         trace = Trace(Path(workdir) / "profile" if profile and hosts.is_first() else None, taken)
         journal = Journal(Path(workdir), config, source.description, count, taken, writing=hosts.is_first())
         run = _Run(config, network, step, checkpoints, watcher, held_out, journal)

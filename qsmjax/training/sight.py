@@ -4,7 +4,7 @@ W/stage_0/seen/    what the physics sees of the start
 W/stage_1/seen/    of the map that the first stage made of it; and so on
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,16 +63,15 @@ def framed(example: Example) -> tuple[tuple[Any, ...], tuple[slice, ...], tuple[
     return (enter(example.field), enter(example.mask), grid, noise, None), box, inside
 
 
-def see(example: Example, begin: Callable[..., unrolled.Start] | None = None) -> Seen:
+def see(example: Example, begin: Callable[..., unrolled.Start] = unrolled.start) -> Seen:
     """Let the physics look at a scan.
 
     Args:
       example: the scan.
-      begin: (field, mask, geometry, noise, None) -> Start, in the frame: the maps that are looked at; None for the
-        start itself.
+      begin: (field, mask, geometry, noise, None) -> Start, in the frame: the maps that are looked at.
     """
     parts, box, inside = framed(example)
-    made = np.asarray(_look((begin or _start)(*parts), *parts))
+    made = np.asarray(_look(begin(*parts), *parts))
     return Seen(
         made[inside].astype(np.float16),
         example.chi[box].astype(np.float32),
@@ -82,7 +81,7 @@ def see(example: Example, begin: Callable[..., unrolled.Start] | None = None) ->
     )
 
 
-_start, _look = jax.jit(unrolled.start), jax.jit(unrolled.look)
+_look = jax.jit(unrolled.look)
 
 
 def see_next(example: Example, seen: Seen, network: Correction, params: Any) -> Seen:
@@ -104,14 +103,15 @@ def correct_seen(seen: Seen, network: Correction, params: Any) -> tuple[unrolled
 def see_bank(
     bank: Path,
     folder: Path,
-    before: dict[str, Seen],
+    subjects: Iterable[int],
+    before: Mapping[str, Seen],
     network: Correction,
     params: Any,
     *,
     scans: int = 1,
     seed: int = 0,
-) -> dict[str, Seen]:
-    """See scans of every source of a bank; what has been seen is kept in a folder and not looked at again.
+) -> Iterator[dict[str, Seen]]:
+    """See scans of the sources of a bank's subjects, one after the other; what has been seen is kept in a folder.
 
     It is looked at again if the physics, or the stage before, would make something else of a small scan than when it
     was kept, by more than a hundredth. Another bank or seed needs another folder.
@@ -119,23 +119,23 @@ def see_bank(
     Args:
       bank: folder of sources, or of scans.
       folder: takes a file a scan.
+      subjects: their numbers; each is in the bank once it is handed out.
       before: what the stage before saw of them; empty for the first.
       network: of the stage before.
       params: its parameters; None for the first stage.
       scans: of each source; of a scan there is but itself.
       seed: of the scans.
 
-    Returns:
-      What was seen, by the source's name and the scan's number.
+    Yields:
+      What was seen of each, by the source's name and the scan's number.
     """
     begin_seeing(folder, network, params)
-    stems = [path.stem for path in sorted(bank.glob("*.npz"))]
-    names = [name for stem in stems for name in ([stem] if _is_scan(stem) else [f"{stem}_{n}" for n in range(scans)])]
     seen = lambda name: see_scan(bank, folder, name, before.get(name), network, params, seed=seed)
-    if jax.default_backend() == "cpu":
-        return {name: seen(name) for name in names}
-    with ThreadPoolExecutor(READERS) as pool:
-        return dict(zip(names, pool.map(seen, names)))
+    with ThreadPoolExecutor(1 if jax.default_backend() == "cpu" else READERS) as pool:
+        for subject in subjects:
+            stems = [path.stem for path in sorted(bank.glob(f"{subject:04d}_*.npz"))]
+            names = [name for stem in stems for name in _scans_of(stem, scans)]
+            yield dict(zip(names, pool.map(seen, names)))
 
 
 def see_scan(
@@ -152,8 +152,9 @@ def see_scan(
         return Seen(**parts)
 
 
-def _is_scan(stem: str) -> bool:
-    return stem.count("_") == 2
+def _scans_of(stem: str, scans: int) -> list[str]:
+    """Name the scans that are drawn of a source; a scan is one itself."""
+    return [stem] if stem.count("_") == 2 else [f"{stem}_{n}" for n in range(scans)]
 
 
 def take_scan(bank: Path, name: str, seed: int) -> Example:

@@ -51,7 +51,7 @@ def test_the_level_of_a_scan_is_read_off_its_rehearsal(monkeypatch):
         error = np.exp(0.2 + level + 0.7 * (np.log(std) - level)) * quantile**0.6 * rng.normal(size=SHAPE)
         made += [(seen, error, spread), (seen, quantile * std * rng.normal(size=SHAPE), spread)]
     given = iter(made)
-    monkeypatch.setattr(calibration, "invert", lambda *_: next(given))
+    monkeypatch.setattr(calibration, "invert", lambda *_, **__: next(given))
     monkeypatch.setattr(calibration, "rehearse", lambda scan, _: scan)
     factors = calibration.calibrate_level(Correction(), [{}], [scan] * 8, [0.1, 1.0], seed=0)
     np.testing.assert_allclose(factors, [0.2, 0.6, 0.7], atol=0.06)

@@ -24,6 +24,7 @@ from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry
 from qsmjax.training import bank, correction, learn, progress, scans, sight
+from qsmjax.training.arrivals import Arrivals
 from qsmjax.training.config import preset, with_settings
 from qsmjax.training.devices import CompiledStep, compile_step
 from qsmjax.training.scans import draw_scan
@@ -47,14 +48,15 @@ def workdir(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bank, "BOX", 24)
         patch.setattr(bank, "BOXES", 1)
-        bank.make_bank(folder / "bank", [folder / "labels" / "head.nii.gz"], subjects=1)
+        assert list(bank.make_bank(folder / "bank", [folder / "labels" / "head.nii.gz"], [0])) == [0]
         yield folder
 
 
 @pytest.fixture(scope="module")
 def seen(workdir):
     """What the first stage sees of the bank."""
-    return sight.see_bank(workdir / "bank", workdir / "stage_0" / "seen", {}, NETWORK, None)
+    (scans,) = sight.see_bank(workdir / "bank", workdir / "stage_0" / "seen", [0], {}, NETWORK, None)
+    return scans
 
 
 def test_a_banks_workers_take_the_cores_in_turn(monkeypatch):
@@ -155,7 +157,7 @@ def test_the_next_stage_sees_what_the_one_before_made(workdir, seen):
 def test_what_was_seen_is_kept_until_something_else_would_be_seen(workdir, seen, tmp_path):
     features, numbers = jnp.zeros((1, 16, 16, 16, unrolled.FEATURES)), jnp.zeros((1, unrolled.ABOUT))
     params = NETWORK.init(jax.random.key(0), features, numbers)["params"]
-    again = lambda: sight.see_bank(workdir / "bank", tmp_path, seen, NETWORK, params)
+    again = lambda: list(sight.see_bank(workdir / "bank", tmp_path, [0], seen, NETWORK, params))
     made = lambda: {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
     again()
     first = made()
@@ -227,7 +229,7 @@ def test_a_state_that_is_not_finite_is_not_saved(lost, told, seen, tmp_path, mon
     monkeypatch.setattr(learn, "stop_signals", lambda: contextlib.nullcontext(lambda _: told))
     run = learn.Run(tmp_path, CONFIG, NETWORK, "", print, jax.local_devices()[:1], {"stage_0": {"a": np.zeros(2)}})
     with pytest.raises(ValueError, match=f"{lost} must stay finite, got nan by step {1 if told else 2}: lower"):
-        learn.train_stage(run, seen, [], CONFIG.steps)
+        learn.train_stage(run, Arrivals(one for one in [seen]), [], CONFIG.steps)
     assert not (tmp_path / "stage_0").exists()
 
 
