@@ -16,6 +16,7 @@ of sources about the mask is added; no noise map.
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,11 +46,14 @@ RIM = 12
 """Voxels about the mask in which sources may lie."""
 
 
-@jax.jit
-def start_leaves(field, mask, grid, noise, magnitude) -> tuple[jax.Array, jax.Array]:
+def start_leaves(*known: Any) -> tuple[jax.Array, jax.Array]:
     """Return what a start leaves, over what is usual and over the noise."""
-    known = field, mask, grid, noise, magnitude
-    multiple = unrolled.unexplained(unrolled.start(*known), *known)
+    return _leaves(unrolled.start(*known), *known)
+
+
+@jax.jit
+def _leaves(begun, field, mask, grid, noise, magnitude) -> tuple[jax.Array, jax.Array]:
+    multiple = unrolled.unexplained(begun, field, mask, grid, noise, magnitude)
     part = jnp.maximum(unrolled.noise_level(field, mask, grid, noise) / jnp.std(field, where=mask), unrolled.LEAST_PART)
     return multiple, multiple * unrolled.USUAL * part**unrolled.RISE
 

@@ -107,7 +107,10 @@ def resolve_method(spec: str, settings: Sequence[str]) -> Method:
         label = label if equals else path.parent.name if path.name == WEIGHTS else path.stem
     if not label or set(label) & set('/\\."') or label.startswith("-"):
         raise UserError(f"--methods must have labels that can be file names, got {label!r}: say LABEL=PATH")
-    options = parse_settings(own, options_of(invert), label)
+    possible = options_of(invert)
+    # no deviation is kept, so that none need be rehearsed
+    unneeded = {"bootstrap": False} if "bootstrap" in possible else {}
+    options = unneeded | parse_settings(own, possible, label)
     behind = {
         removal: _with_other_weights(label, other, options)
         for (removal, inversion), other in TRAINED_FOR.items()

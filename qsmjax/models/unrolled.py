@@ -33,7 +33,7 @@ OFFSET = 4.0
 ROUND, ROUNDS = 10, (4, 2)
 """Iterations of a round, and rounds of the start: with even weights, and with weights that spare the edges found."""
 FEWER = (2, 1)
-"""Rounds of a rehearsal's: what it tells of the errors differs by 4 % at most from what ROUNDS tell."""
+"""Rounds of a rehearsal's start: what it tells of the errors differs by 4 % at most from what ROUNDS tell."""
 STRUCTURE, EDGE = 0.75, 2.5
 """Slope at which an edge's weight is half, over the mean slope: of the signal's logarithm, and of the map found."""
 FLAT = 1e-3
@@ -84,21 +84,22 @@ def start(
         weight of a difference = s / (|∂ log m| + s) · e / (|∂chi| + e),    s, e in proportion to the means
 
     over its mean, so that the whole weighs the same. m is one over the noise, or the magnitude where no noise map or a
-    flat one is given: anatomy has its edges in both. The second factor comes in when there is a chi. `rounds` are
-    compiled as one, which all run; so this function is not to be compiled as a whole.
+    flat one is given: anatomy has its edges in both. The second factor comes in when there is a chi. Its parts are
+    compiled here, where else only callers compile, so that all rounds of all starts are one; as a whole it need not be.
 
     References:
       Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082 (edges of the magnitude).
       Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (reweighted l1).
     """
     problem = _posed(field, mask, geometry, noise, magnitude)
-    plain = nothing(problem.field)
+    state = nothing(problem.field)
     for _ in range(rounds[0]):
-        plain = _round(problem, plain)
-    problem, sharp = _sparing(problem, plain.chi), plain
+        state = _round(problem, state)
+    plain = state.chi
+    problem = _sparing(problem, plain)
     for _ in range(rounds[1]):
-        sharp = _round(problem, sharp)
-    return Start(jnp.where(mask, plain.chi, 0), jnp.where(mask, sharp.chi, 0))
+        state = _round(problem, state)
+    return Start(jnp.where(mask, plain, 0), jnp.where(mask, state.chi, 0))
 
 
 @jax.jit

@@ -10,5 +10,6 @@
 - `checkpoint`, `record`: what a run leaves in its work folder
 - `loop`: a run from its start, or its last checkpoint, to its end
 - `bank`, `scans`, `totals`, `sight`: what the learned inversion is trained on, and what the physics sees of it
+- `arrivals`, `patches`: subjects that join while others are trained on, and what is cut of them
 - `learn`, `progress`, `calibration`: its run, how far that has come, and what its deviation is worth
 """

@@ -6,13 +6,19 @@ are cut of follows from the step (`joined`), so batches do not depend on how fas
 
 import math
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from types import TracebackType
 
+from qsmjax.training.config import TrainConfig
 from qsmjax.training.sight import Seen
 
 EARLIEST = 1 / 16
 """Part of the subjects that are there at the first step, where others join later."""
+POLLED = 0.5
+"""Seconds between two looks at whether who waits has given up."""
+HELD_OUT, FEWEST = 16, 2
+"""One subject in so many is not trained on, and no fewer than so many: the last of the bank. The deviation is
+calibrated on them, since errors are smaller where a network has been."""
 
 
 class Arrivals:
@@ -34,14 +40,20 @@ class Arrivals:
         self._thread = threading.Thread(target=self._draw, args=(coming,), daemon=True)
         self._thread.start()
 
-    def first(self, count: int) -> dict[str, Seen]:
+    def first(self, count: int, given_up: Callable[[], bool] = lambda: False) -> dict[str, Seen]:
         """Return the scans of the first subjects, once they are there.
 
+        Args:
+          count: how many.
+          given_up: whether they are not waited for any longer.
+
         Raises:
-          RuntimeError: if fewer came; the cause is what ended them.
+          Exception: what ended them before so many were there.
+          RuntimeError: if nothing went wrong, but no more come or they were given up.
         """
         with self._changed:
-            self._changed.wait_for(lambda: len(self._scans) >= count or self.ended)
+            while len(self._scans) < count and not self.ended and not given_up():
+                self._changed.wait(POLLED)
             if len(self._scans) < count:
                 raise self._error or RuntimeError(f"{count} subjects must come, got {len(self._scans)} before the end")
             return {name: seen for scans in self._scans[:count] for name, seen in scans.items()}
@@ -58,10 +70,12 @@ class Arrivals:
             # raised where the scans are asked for
             self._error = error
         finally:
-            coming.close()
-            with self._changed:
-                self.ended = True
-                self._changed.notify_all()
+            try:
+                coming.close()
+            finally:
+                with self._changed:
+                    self.ended = True
+                    self._changed.notify_all()
 
     def __enter__(self) -> "Arrivals":
         """Return itself; on leaving no more are drawn, but for the one that is being made."""
@@ -86,3 +100,14 @@ def joined(subjects: int, step: int, steps: int, joining: float) -> int:
         return subjects
     part = EARLIEST + (1 - EARLIEST) * step / (joining * steps)
     return min(math.ceil(part * subjects), subjects)
+
+
+def turns(config: TrainConfig) -> list[int]:
+    """Return a bank's subjects in the order of their making: those held out, which are the last, come first."""
+    own = config.subjects - held_out(config)
+    return [*range(own, config.subjects), *range(own)]
+
+
+def held_out(config: TrainConfig) -> int:
+    """Return how many subjects are not trained on."""
+    return max(config.subjects // HELD_OUT, FEWEST) if config.subjects > FEWEST + 1 else 0

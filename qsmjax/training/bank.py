@@ -12,7 +12,8 @@ import dataclasses
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -181,7 +182,7 @@ def make_bank(
     holding: Holding = SOURCES,
     seed: int = 0,
     workers: int = 1,
-) -> Iterator[int]:
+) -> Generator[int]:
     """Make what is not there yet of a bank, and hand out its subjects in turn, each as soon as it is there.
 
     Args:
@@ -198,7 +199,7 @@ def make_bank(
     folder.mkdir(parents=True, exist_ok=True)
     missing = [number for number in subjects if not all(path.exists() for path in _files(folder, number, holding))]
     make = partial(_make_subject, folder, labels, seed, holding)
-    if workers == 1 or len(missing) < 2:
+    if workers == 1 or not missing:
         for number in subjects:
             if number in missing:
                 make(number)
@@ -215,7 +216,7 @@ def make_bank(
                 yield number
         finally:
             # whoever takes no more of them waits for those alone that are being made
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _files(folder: Path, number: int, holding: Holding) -> list[Path]:
@@ -248,3 +249,11 @@ def _begin_worker(begun: Any) -> None:
         os.sched_setaffinity(0, {cores[number % len(cores)]})
     if hasattr(os, "nice"):
         os.nice(BEHIND)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    """End a worker whose parent was killed: nobody would take what it makes."""
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,6 +1,6 @@
 """The run that trains the learned inversion: a bank of scans, what the physics sees of them, and a correction of it.
 
-    W/bank/                       sources, and the names of the label maps that they are of; made while it trains
+    W/bank/                       sources, and the names of their label maps; with `joining` made while it trains
     W/stage_0/seen/               scans of them as the first stage sees them
     W/stage_0/state.safetensors   its training; then W/stage_1/, which sees what the first stage made of them
     W/weights.safetensors, W/metrics.csv
@@ -11,8 +11,9 @@ Whatever is there is not made again, so a run that was ended goes on. Batches fo
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Generator, Mapping
-from functools import lru_cache, partial
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,14 +30,15 @@ from qsmjax.models import unrolled
 from qsmjax.models.build import build
 from qsmjax.models.correction import Correction, check_params
 from qsmjax.training import correction, record
-from qsmjax.training.arrivals import Arrivals, joined
+from qsmjax.training.arrivals import Arrivals, turns
 from qsmjax.training.bank import SOURCES, make_bank
 from qsmjax.training.calibration import WITHIN, calibrate, calibrate_level
 from qsmjax.training.checkpoint import LICENCE, WEIGHTS, check_data
 from qsmjax.training.config import TrainConfig
-from qsmjax.training.devices import choose_devices, compile_step, compiled
+from qsmjax.training.devices import CompiledStep, choose_devices, compile_step, compiled
 from qsmjax.training.loader import Loader
-from qsmjax.training.progress import Progress, begin, restore, save
+from qsmjax.training.patches import Batch, Patches, draw, is_whole, kinds_of
+from qsmjax.training.progress import STATE, Progress, begin, restore, save, stored_run
 from qsmjax.training.sight import Seen, see_bank, take_scan
 from qsmjax.training.stopping import stop_signals
 from qsmjax.training.totals import TOTALS
@@ -45,14 +47,10 @@ NAMES = "labels.txt"
 EMA = 0.995
 TOLD = 8
 """Subjects between two lines about how many are there."""
-HELD_OUT, FEWEST = 16, 2
-"""One subject in so many is not trained on, and no fewer than so many: the last of the bank. The deviation is
-calibrated on them, since errors are smaller where a network has been."""
 JUDGED = 24
 """Patches of them that are looked at."""
 CALIBRATED = 40
 """Scans that the deviation is calibrated on, at most."""
-Batch = dict[str, Any]
 
 
 class Run(NamedTuple):
@@ -99,11 +97,12 @@ def learn(
         the folder is of other label maps, or loss, gradient or scores are no longer finite.
     """
     found = volume_files(labels)
-    # before the scans, which take hours
+    # before the scans, which take long
     chosen = choose_devices(config.batch, 1, devices)
     network = build(config.model())
     assert isinstance(network, Correction)
-    check_begun(network, config, begun or {})
+    if stored_run(workdir) is None:
+        check_begun(network, config, begun or {})
     data = f"{config.subjects} subjects of {keep_names(workdir, found)}"
     say(f"{config.subjects} subjects out of {len(found)} label maps: their scans are simulated")
     run = Run(workdir, config, network, data, say, chosen, begun or {})
@@ -111,7 +110,7 @@ def learn(
     stages: list[Any] = []
     left = config.stages * config.steps if until is None else until
     for _ in range(config.stages):
-        with Arrivals(coming(run, found, scans, stages)) as arrivals:
+        with Arrivals(coming(run, found, scans, tuple(stages))) as arrivals:
             params, taken = train_stage(run, arrivals, stages, min(left, config.steps))
             stages.append(params)
             left -= config.steps
@@ -121,30 +120,23 @@ def learn(
     return (len(stages) - 1) * config.steps + taken
 
 
-def coming(run: Run, labels: list[Path], before: dict[str, Seen], stages: list[Any]) -> Generator[dict[str, Seen]]:
-    """Make the bank's subjects, and see their scans as the next stage does: those first that are not trained on."""
+def coming(run: Run, labels: list[Path], before: dict[str, Seen], stages: Sequence[Any]) -> Generator[dict[str, Seen]]:
+    """Make the bank's subjects, and see their scans as the stage after these does: those first that are held out."""
     config, bank = run.config, run.workdir / "bank"
     holding = TOTALS if config.input == "totalfield" else SOURCES
     workers = os.cpu_count() or 1
-    made = make_bank(bank, labels, turns(config), holding=holding, seed=config.seed, workers=workers)
     seen = run.workdir / f"stage_{len(stages)}" / "seen"
     params = stages[-1] if stages else None
-    subjects = see_bank(bank, seen, made, before, run.network, params, scans=config.scans, seed=config.seed)
-    for count, scans in enumerate(subjects, 1):
-        if count % TOLD == 0 or count == config.subjects:
-            run.say(f"{count} of {config.subjects} subjects are there")
-        yield scans
-
-
-def turns(config: TrainConfig) -> list[int]:
-    """Return a bank's subjects in the order of their making: those held out, which are the last, come first."""
-    own = config.subjects - held_out(config)
-    return [*range(own, config.subjects), *range(own)]
-
-
-def held_out(config: TrainConfig) -> int:
-    """Return how many subjects are not trained on."""
-    return max(config.subjects // HELD_OUT, FEWEST) if config.subjects > FEWEST + 1 else 0
+    see = partial(see_bank, bank, seen, scans=config.scans, seed=config.seed)
+    # closed at once, whichever of them ends the others: workers must not go on
+    with (
+        closing(make_bank(bank, labels, turns(config), holding=holding, seed=config.seed, workers=workers)) as made,
+        closing(see(made, before, run.network, params)) as subjects,
+    ):
+        for count, scans in enumerate(subjects, 1):
+            if count % TOLD == 0 or count == config.subjects:
+                run.say(f"{count} of {config.subjects} subjects are there")
+            yield scans
 
 
 def check_begun(network: Correction, config: TrainConfig, begun: Mapping[str, Any]) -> None:
@@ -192,45 +184,44 @@ def train_stage(run: Run, arrivals: Arrivals, before: list[Any], until: int) -> 
       Its parameters, the moving average, and the steps that it has taken.
     """
     config, network, folder = run.config, run.network, run.workdir / f"stage_{len(before)}"
-    held = held_out(config)
-
-    @lru_cache(1)
-    def own(count: int) -> list[list[Seen]]:
-        unseen = arrivals.first(held)
-        return kinds_of({name: seen for name, seen in arrivals.first(held + count).items() if name not in unseen})
-
-    def batch_of(number: int) -> Batch:
-        count = joined(config.subjects - held, number, config.steps, config.joining)
-        return step.feed(draw(config, number + 1, own(count), config.batch))
-
     config = dataclasses.replace(config, seed=config.seed + 1000 * len(before))
     optimiser = correction.make_optimiser(config.steps, config.learning_rate)
     step = compile_step(partial(take_step, network=network, optimiser=optimiser), run.devices)
-    params = run.begun.get(f"stage_{len(before)}") or draw_params(network, config.seed)
+    # what a stage that is gone on with began from need no longer be there, nor of its sizes
+    begun = None if (folder / STATE).is_file() else run.begun.get(f"stage_{len(before)}")
+    params = begun or draw_params(network, config.seed)
     progress = restore(folder, begin(params, optimiser))
     first = len(before) * config.steps
-    # nothing is to be saved before there is something to begin with
-    unseen = arrivals.first(held or config.subjects)
+    # waited for here, where a signal still ends the run at once: there is nothing new to save
+    patches = Patches(config, arrivals)
+    unseen = patches.unseen()
     judged = kinds_of(unseen)
-    batch_of(int(progress.step))
-    placed, rows, pending = step.place(progress), record.read_rows(run.workdir, first + int(progress.step)), []
-    begun, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
+    patches.own(int(progress.step))
+    placed, rows = step.place(progress), record.read_rows(run.workdir, first + int(progress.step))
+    pending: list[dict[str, Any]] = []
+    started, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
     with stop_signals() as told:
+        batch_of = lambda number: step.feed(patches.batch(number, lambda: told(number)))
         loader = Loader(batch_of, config.steps, int(progress.step))
         for taken in range(int(progress.step) + 1, until + 1):
-            placed, terms = step.run(placed, next(loader))
+            try:
+                batch = next(loader)
+            except Exception:
+                # no more subjects come, or they are not waited for
+                progress = keep(run, folder, step, placed, pending, taken - 1)
+                if told(taken):
+                    break
+                raise
+            placed, terms = step.run(placed, batch)
             # the step before this one's: the device is never waited for, nor left far behind
             pending.append(terms)
             pending[-2:-1] = map(step.take, pending[-2:-1])
             if told(taken) and taken != until:
-                pending[-1] = step.take(pending[-1])
-                record.check_finite(record.mean_row(pending), taken)
-                progress = step.take(placed)
-                save(folder, run.config, progress)
+                progress = keep(run, folder, step, placed, pending, taken)
                 break
             if taken % config.validate_every and taken != until:
                 continue
-            spent_here = time.monotonic() - begun
+            spent_here = time.monotonic() - started
             pending[-1] = step.take(pending[-1])
             row = {"step": float(first + taken), "seconds": spent + spent_here, **record.mean_row(pending)}
             # before every save: a state whose loss or gradient is not finite is never saved
@@ -254,27 +245,15 @@ def train_stage(run: Run, arrivals: Arrivals, before: list[Any], until: int) -> 
     return progress.ema, int(progress.step)
 
 
-def kinds_of(scans: dict[str, Seen]) -> list[list[Seen]]:
-    """Part scans by name into those of whole heads and those of boxes, the heads first; no empty part."""
-    kinds: dict[bool, list[Seen]] = {True: [], False: []}
-    for name, seen in scans.items():
-        kinds[is_whole(name)].append(seen)
-    return [part for part in kinds.values() if part]
-
-
-def draw(config: TrainConfig, step: int, kinds: list[list[Seen]], count: int) -> Batch:
-    """Cut a batch of patches, of heads as often as of boxes: the same for the same seed and step.
-
-    There are more boxes, but a head has more that is its own to cut, and users scan heads.
-    """
-    rng = np.random.default_rng((config.seed, step))
-
-    def cut() -> Batch:
-        scans = kinds[rng.integers(len(kinds))]
-        return correction.cut(rng, scans[rng.integers(len(scans))], config.patch[0])
-
-    patches = [cut() for _ in range(count)]
-    return {name: np.stack([patch[name] for patch in patches]) for name in patches[0]}
+def keep(
+    run: Run, folder: Path, step: CompiledStep, placed: Any, pending: list[dict[str, Any]], taken: int
+) -> Progress:
+    """Save what was learned since the last validation, if all of it is finite, and return it."""
+    if pending:
+        record.check_finite(record.mean_row([*pending[:-1], step.take(pending[-1])]), taken)
+    progress = step.take(placed)
+    save(folder, run.config, progress)
+    return progress
 
 
 def draw_params(network: Correction, seed: int) -> Any:
@@ -324,11 +303,6 @@ def calibrated(run: Run, stages: list[Any], unseen: dict[str, Seen]) -> dict[str
     scans = [take_scan(run.workdir / "bank", name, run.config.seed) for name in some]
     level = calibrate_level(run.network, stages, scans, calibration, 0)
     return {"calibration": calibration} | ({} if level is None else {"bootstrap": level})
-
-
-def is_whole(name: str) -> bool:
-    """Tell from a scan's name whether it is of a whole head: the first source of its subject."""
-    return name.split("_")[1] == "0"
 
 
 def _looking(network: nn.Module) -> Callable:

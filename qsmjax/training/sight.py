@@ -4,7 +4,7 @@ W/stage_0/seen/    what the physics sees of the start
 W/stage_1/seen/    of the map that the first stage made of it; and so on
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,7 +110,7 @@ def see_bank(
     *,
     scans: int = 1,
     seed: int = 0,
-) -> Iterator[dict[str, Seen]]:
+) -> Generator[dict[str, Seen]]:
     """See scans of the sources of a bank's subjects, one after the other; what has been seen is kept in a folder.
 
     It is looked at again if the physics, or the stage before, would make something else of a small scan than when it

@@ -74,7 +74,8 @@ def test_behind_the_default_removal_a_study_runs_what_infer_runs():
     method = resolve_method("mine=learned", ["mine.residue=false", "mine.halo=8"])
     other = method.behind["tfi"]
     assert (method.name, other.name, other.label) == ("learned", "learned_total", "mine")
-    assert method.options == {"residue": False, "halo": 8} and other.options == {"halo": 8}
+    assert method.options == {"bootstrap": False, "residue": False, "halo": 8}, "no deviation is kept"
+    assert other.options == {"halo": 8}
     assert not resolve_method("tv", []).behind
 
 

@@ -5,6 +5,8 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -23,7 +25,7 @@ from qsmjax.models.build import build
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry
-from qsmjax.training import bank, correction, learn, progress, scans, sight
+from qsmjax.training import bank, correction, learn, patches, progress, scans, sight
 from qsmjax.training.arrivals import Arrivals
 from qsmjax.training.config import preset, with_settings
 from qsmjax.training.devices import CompiledStep, compile_step
@@ -60,13 +62,47 @@ def seen(workdir):
 
 
 def test_a_banks_workers_take_the_cores_in_turn(monkeypatch):
-    taken, begun = [], multiprocessing.get_context("spawn").Value("i", 0)
+    taken, behind, begun = [], [], multiprocessing.get_context("spawn").Value("i", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 3}, raising=False)
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: taken.append(cores), raising=False)
+    monkeypatch.setattr(os, "nice", behind.append, raising=False)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     for _ in range(3):
         bank._begin_worker(begun)
-    assert taken == [{3}, {5}, {3}]
+    assert taken == [{3}, {5}, {3}] and behind == [bank.BEHIND] * 3
+
+
+def test_who_takes_no_more_subjects_waits_for_those_alone_that_are_being_made(workdir, tmp_path, monkeypatch):
+    made = []
+    # threads, which begin sooner than processes
+    monkeypatch.setattr(bank, "ProcessPoolExecutor", lambda workers, *_, **__: ThreadPoolExecutor(workers))
+    monkeypatch.setattr(bank, "_make_subject", lambda *words: made.append((time.sleep(0.05), words[-1])[1]))
+    subjects = bank.make_bank(tmp_path, [workdir], [7, *range(7), *range(8, 40)], workers=2)
+    assert next(subjects) == 7
+    subjects.close()
+    assert made[0] == 7 and len(made) < 8
+
+
+def test_an_error_in_seeing_ends_the_simulation_too(workdir, tmp_path, monkeypatch):
+    closed = []
+
+    def make(*_, **__):
+        try:
+            yield from range(100)
+        finally:
+            closed.append(True)
+
+    def see(bank, folder, made, *_, **__):
+        next(made)
+        yield {}
+        raise OSError("no space left")
+
+    monkeypatch.setattr(learn, "make_bank", make)
+    monkeypatch.setattr(learn, "see_bank", see)
+    run = learn.Run(tmp_path, CONFIG, NETWORK, "", print, [])
+    with Arrivals(learn.coming(run, [], {}, ())) as arrivals, pytest.raises(OSError, match="no space"):
+        arrivals.first(2)
+    assert closed
 
 
 def test_fields_are_made_by_what_lies_in_the_box(workdir):
@@ -126,9 +162,9 @@ class Known(nn.Module):
 def test_the_loss_counts_from_the_start_whose_own_error_is_one(workdir, seen):
     features, numbers = jnp.zeros((1, 16, 16, 16, unrolled.FEATURES)), jnp.zeros((1, unrolled.ABOUT))
     params = NETWORK.init(jax.random.key(0), features, numbers)["params"]
-    kinds = learn.kinds_of(seen)
+    kinds = patches.kinds_of(seen)
     assert [len(scans) for scans in kinds] == [1, 1], "a head and a box"
-    batch = jax.tree.map(jnp.asarray, learn.draw(CONFIG, 0, kinds, 2))
+    batch = jax.tree.map(jnp.asarray, patches.draw(CONFIG, 0, kinds, 2))
     for network, expected in ((NETWORK, 1), (Known(-correction.start_error(batch)), 0)):
         terms = jax.jit(partial(correction.loss_of, network))(params, batch)[1]
         found = [terms[name] for name in ("l1", "rms", "gradient", "dissimilarity")]
@@ -180,7 +216,7 @@ class Sloping(nn.Module):
 def test_two_devices_take_the_step_of_one(workdir, seen, monkeypatch):
     # whose windows take seconds to compile
     monkeypatch.setattr(correction, "xsim_map", lambda chi, truth: 1 - (chi - truth) ** 2)
-    batch = learn.draw(CONFIG, 0, learn.kinds_of(seen), 2)
+    batch = patches.draw(CONFIG, 0, patches.kinds_of(seen), 2)
     # shares of unequal size: the mean of the devices' means would not be the mean
     batch["mask"][0, 4:] = False
     features, numbers = jnp.zeros((1, 16, 16, 16, unrolled.FEATURES)), jnp.zeros((1, unrolled.ABOUT))
@@ -236,20 +272,24 @@ def test_a_state_that_is_not_finite_is_not_saved(lost, told, seen, tmp_path, mon
 @pytest.mark.slow
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
     lines = []
-    config = dataclasses.replace(CONFIG, steps=4)
+    config = dataclasses.replace(CONFIG, steps=4, subjects=5, joining=0.9)
+    (tmp_path / "bank").mkdir()
+    for path in (workdir / "bank").glob("*.npz"):
+        for number in range(config.subjects):
+            (tmp_path / "bank" / f"{number:04d}{path.name[4:]}").symlink_to(path)
     weights = []
     for name, stops in (("whole", [8]), ("twice", [2, 6, 8])):
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "bank").symlink_to(workdir / "bank")
+        (folder / "bank").symlink_to(tmp_path / "bank")
         for until in stops:
             learn.learn(folder, config, workdir / "labels", lines.append, devices=1, until=until)
         weights.append(load_weights(folder / "weights.safetensors"))
     folder = tmp_path / "stopped"
     folder.mkdir()
-    (folder / "bank").symlink_to(workdir / "bank")
+    (folder / "bank").symlink_to(tmp_path / "bank")
     with pytest.MonkeyPatch.context() as patch:
-        draw, drawn = learn.draw, []
+        draw, drawn = patches.draw, []
 
         def signalled(*words):
             drawn.append(words)
@@ -257,7 +297,7 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
                 os.kill(os.getpid(), signal.SIGTERM)
             return draw(*words)
 
-        patch.setattr(learn, "draw", signalled)
+        patch.setattr(patches, "draw", signalled)
         # batches are drawn ahead of the steps
         assert 0 < learn.learn(folder, config, workdir / "labels", lines.append, devices=1) < 8, "saved after its step"
     assert learn.learn(folder, config, workdir / "labels", lines.append, devices=1) == 8

@@ -1,0 +1,71 @@
+"""The patches that a stage of the learned inversion is trained on: cut of those subjects that have joined."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from qsmjax.training import correction
+from qsmjax.training.arrivals import Arrivals, held_out, joined
+from qsmjax.training.config import TrainConfig
+from qsmjax.training.sight import Seen
+
+Batch = dict[str, Any]
+
+
+class Patches:
+    """Batches of a stage, each from its number and the config's seed."""
+
+    def __init__(self, config: TrainConfig, arrivals: Arrivals) -> None:
+        """Take the stage's config, and the subjects as they come: those that are held out first."""
+        self._config, self._arrivals, self._held = config, arrivals, held_out(config)
+        self._of_first = lru_cache(1)(self._kinds)
+
+    def unseen(self) -> dict[str, Seen]:
+        """Return the scans that are not trained on; all, where there are too few subjects to hold any out."""
+        return self._arrivals.first(self._held or self._config.subjects)
+
+    def own(self, number: int, given_up: Callable[[], bool] = lambda: False) -> list[list[Seen]]:
+        """Return the scans that a step's patches are cut of, heads and boxes apart, once they are there."""
+        config = self._config
+        count = joined(config.subjects - self._held, number, config.steps, config.joining)
+        self._arrivals.first(self._held + count, given_up)
+        return self._of_first(count)
+
+    def batch(self, number: int, given_up: Callable[[], bool] = lambda: False) -> Batch:
+        """Cut a step's batch; steps count from 0."""
+        return draw(self._config, number + 1, self.own(number, given_up), self._config.batch)
+
+    def _kinds(self, count: int) -> list[list[Seen]]:
+        unseen = self._arrivals.first(self._held)
+        scans = self._arrivals.first(self._held + count)
+        return kinds_of({name: seen for name, seen in scans.items() if name not in unseen})
+
+
+def kinds_of(scans: dict[str, Seen]) -> list[list[Seen]]:
+    """Part scans by name into those of whole heads and those of boxes, the heads first; no empty part."""
+    kinds: dict[bool, list[Seen]] = {True: [], False: []}
+    for name, seen in scans.items():
+        kinds[is_whole(name)].append(seen)
+    return [part for part in kinds.values() if part]
+
+
+def draw(config: TrainConfig, step: int, kinds: list[list[Seen]], count: int) -> Batch:
+    """Cut a batch of patches, of heads as often as of boxes: the same for the same seed and step.
+
+    There are more boxes, but a head has more that is its own to cut, and users scan heads.
+    """
+    rng = np.random.default_rng((config.seed, step))
+
+    def cut() -> Batch:
+        scans = kinds[rng.integers(len(kinds))]
+        return correction.cut(rng, scans[rng.integers(len(scans))], config.patch[0])
+
+    patches = [cut() for _ in range(count)]
+    return {name: np.stack([patch[name] for patch in patches]) for name in patches[0]}
+
+
+def is_whole(name: str) -> bool:
+    """Tell from a scan's name whether it is of a whole head: the first source of its subject."""
+    return name.split("_")[1] == "0"
