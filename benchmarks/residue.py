@@ -48,13 +48,15 @@ RIM = 12
 
 def start_leaves(*known: Any) -> tuple[jax.Array, jax.Array]:
     """Return what a start leaves, over what is usual and over the noise."""
-    return _leaves(unrolled.start(*known), *known)
+    scan = jax.jit(unrolled.weigh)(*known)
+    return _leaves(unrolled.start(scan), scan, known[3])
 
 
 @jax.jit
-def _leaves(begun, field, mask, grid, noise, magnitude) -> tuple[jax.Array, jax.Array]:
-    multiple = unrolled.unexplained(begun, field, mask, grid, noise, magnitude)
-    part = jnp.maximum(unrolled.noise_level(field, mask, grid, noise) / jnp.std(field, where=mask), unrolled.LEAST_PART)
+def _leaves(begun, scan, noise) -> tuple[jax.Array, jax.Array]:
+    multiple = unrolled.unexplained(begun, scan)
+    level = unrolled.noise_level(scan.field, scan.mask, scan.geometry, noise)
+    part = jnp.maximum(level / jnp.std(scan.field, where=scan.mask), unrolled.LEAST_PART)
     return multiple, multiple * unrolled.USUAL * part**unrolled.RISE
 
 

@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
+from qsmjax.numerics.box import bounding_box
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.physics.geometry import Geometry
@@ -74,7 +76,7 @@ def field_residual(local: FieldMap, chi: ArrayLike) -> Residual:
       chi: [ppm], zero outside the mask.
     """
     mask, field = np.asarray(local.mask), np.asarray(local.field, np.float64)
-    made = np.asarray(forward_field(np.asarray(chi, np.float32), local.geometry), np.float64)
+    made = np.asarray(_forward(np.asarray(chi, np.float32), local.geometry), np.float64)
     rest = np.where(mask, field - made, 0)
     values = rest[mask] - rest[mask].mean()
     rest[mask] = values
@@ -89,6 +91,9 @@ def field_residual(local: FieldMap, chi: ArrayLike) -> Residual:
         over_noise=rms / noise if noise else None,
         outliers=float(np.mean(np.abs(values) > 5 * robust)) if robust else 0.0,
     )
+
+
+_forward = jax.jit(forward_field)
 
 
 def border_contact(mask: ArrayLike) -> float:
@@ -190,7 +195,11 @@ def tail_balance(chi: ArrayLike, mask: ArrayLike, geometry: Geometry, *, rim: fl
 def _depth(mask: ArrayLike, geometry: Geometry) -> NDArray:
     """Return how far each voxel lies inside a mask [mm]; zero outside."""
     inside, size = np.asarray(mask) != 0, np.asarray(geometry.voxel_size, np.float64)
-    return distance_transform_edt(np.pad(inside, 1), sampling=size)[1:-1, 1:-1, 1:-1]
+    depth = np.zeros(inside.shape)
+    if inside.any():
+        box = bounding_box(inside)
+        depth[box] = distance_transform_edt(np.pad(inside[box], 1), sampling=size)[1:-1, 1:-1, 1:-1]
+    return depth
 
 
 def _block_means(values: NDArray, blocks: Sequence[int]) -> NDArray:

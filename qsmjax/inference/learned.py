@@ -62,31 +62,31 @@ def learned_inversion(
         check_params(network, params)
 
     def correct_start(
-        begun: unrolled.Start, scan: tuple[Any, ...], inside: jax.Array, tile: int | None, halo: int
+        begun: unrolled.Start, scan: unrolled.Scan, inside: jax.Array, tile: int | None, halo: int
     ) -> tuple[jax.Array, jax.Array]:
         """Go through all stages: map and deviation, in the frame."""
-        numbers = unrolled.about(scan[2].voxel_size, scan[2].b0_dir)
+        numbers = unrolled.about(scan.geometry.voxel_size, scan.geometry.b0_dir)
         enter_frame = lambda part: pad_to(jnp.where(inside, part, 0), begun.sharp.shape)
         for params in stages:
-            seen = _look(begun, *scan)
+            seen = _look(begun, scan)
             features = jnp.moveaxis(crop_to(jnp.moveaxis(seen, -1, 0), inside.shape), 0, -1)
             change, spread = _apply(network, params, features, numbers, tile, halo)
-            allowed = _share(begun, enter_frame(change), *scan)
+            allowed = _share(begun, enter_frame(change), scan)
             withheld, change = (1 - allowed) * change, allowed * change
             begun = unrolled.Start(*map(enter_frame, unrolled.corrected(features, change)))
         return begun.sharp, enter_frame(jnp.hypot(deviation(spread, calibration), withheld))
 
     def finish(
-        begun: unrolled.Start, scan: tuple[Any, ...], field_map: FieldMap, bootstrap: bool, tile: int | None, halo: int
+        begun: unrolled.Start, scan: unrolled.Scan, field_map: FieldMap, bootstrap: bool, tile: int | None, halo: int
     ) -> Solution:
         box = bounding_box(field_map.mask)
         inside = jnp.asarray(field_map.mask)[box]
         chi, std = correct_start(begun, scan, inside, tile, halo)
         del begun
         if bootstrap and level is not None:
-            again = (_rehearsal(chi, *scan), *scan[1:])
-            found, foretold = correct_start(_start(*again, rounds=unrolled.FEWER), again, inside, tile, halo)
-            std = _rehearsed(std, scan[1], found - chi, foretold, level)
+            again = _rehearsal(chi, scan)
+            found, foretold = correct_start(unrolled.start(again, rounds=unrolled.FEWER), again, inside, tile, halo)
+            std = _rehearsed(std, scan.mask, found - chi, foretold, level)
         solution = Solution(
             chi=leave(chi, box, field_map.geometry.shape),
             std=leave(std, box, field_map.geometry.shape),
@@ -110,7 +110,7 @@ def learned_inversion(
           Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (the start).
         """
         scan = _framed(field_map)
-        return finish(_start(*scan), scan, field_map, bootstrap, tile, halo)
+        return finish(unrolled.start(scan), scan, field_map, bootstrap, tile, halo)
 
     return learned if after_removal is None else _watchful(finish, after_removal)
 
@@ -128,7 +128,7 @@ def _watchful(finish: Callable[..., Solution], invert_rest: Callable[..., Soluti
     ) -> Solution:
         """Do as a learned inversion does, but take background out of a head's field that holds any."""
         scan = _framed(field_map)
-        begun = _start(*scan)
+        begun = unrolled.start(scan)
         if not (residue and _holds_background(begun, scan) and spans_head(field_map)):
             return finish(begun, scan, field_map, bootstrap, tile, halo)
         del begun, scan
@@ -157,22 +157,22 @@ def _apply(
     return jnp.asarray(whole_or_tiled(whole, tiled, tile=tile))
 
 
-def _holds_background(begun: unrolled.Start, scan: tuple[Any, ...]) -> bool:
+def _holds_background(begun: unrolled.Start, scan: unrolled.Scan) -> bool:
     """Say whether the field has sources outside the mask; not where it is traced."""
-    foreign = _unexplained(begun, *scan) > unrolled.FOREIGN
+    foreign = _unexplained(begun, scan) > unrolled.FOREIGN
     return not isinstance(foreign, jax.core.Tracer) and bool(foreign)
 
 
-def _framed(field_map: FieldMap) -> tuple[Any, ...]:
-    """Bring field, mask, geometry, noise and magnitude to the frame."""
+def _framed(field_map: FieldMap) -> unrolled.Scan:
+    """Bring a field map to the frame, and weigh it."""
     check_field(field_map)
     box = bounding_box(field_map.mask)
     shape = frame_shape(box, MARGIN, field_map.geometry.voxel_size)
     parts = [field_map.field, field_map.mask, field_map.noise, field_map.magnitude]
     field, mask, noise, magnitude = (enter(part, box, shape) for part in parts)
-    return field, mask, dataclasses.replace(field_map.geometry, shape=shape), noise, magnitude
+    return _weigh(field, mask, dataclasses.replace(field_map.geometry, shape=shape), noise, magnitude)
 
 
-_start, _look, _share = unrolled.start, jax.jit(unrolled.look), jax.jit(unrolled.share)
+_weigh, _look, _share = jax.jit(unrolled.weigh), jax.jit(unrolled.look), jax.jit(unrolled.share)
 _unexplained, _rehearsal = jax.jit(unrolled.unexplained), jax.jit(unrolled.rehearsal)
 _rehearsed = jax.jit(rehearsed)

@@ -1,6 +1,6 @@
 """The learned inversion: total variation begins, the physics looks at what it left, a network corrects it.
 
-    x₀ = start(f),    x ← x + correctionₖ(look(x), geometry),  k = 0, 1, ...
+    x₀ = start(weigh(f)),    x ← x + correctionₖ(look(x), geometry),  k = 0, 1, ...
 
 `look` works on the whole volume with the exact dipole of the scan at hand, so the network, which is local, needs to
 know no kernel: voxel size, B0's direction and the noise come to it as numbers. One set of weights serves every grid,
@@ -58,64 +58,71 @@ class Start(NamedTuple):
     sharp: Volume
 
 
-class _Problem(NamedTuple):
-    """What a start minimises: field, trust and mask in their frame, weight, and those of differences, of mean one."""
+class Scan(NamedTuple):
+    """A field in its frame, and what is known of it: weighed once, for all that looks at it.
+
+    Attributes:
+      field: [ppm], zero outside the mask.
+      mask: where chi may differ from zero.
+      geometry: of the frame.
+      dipole: of that, in k-space.
+      trust: of each voxel's field, of mean one.
+      level: standard deviation of the noise [ppm]: no less than a part of the field.
+      weight: of the total variation [ppm mm].
+      edges: weights of the differences along each axis, of mean one: a difference costs less where the signal has one.
+    """
 
     field: Volume
-    trust: Volume
     mask: Mask
     geometry: Geometry
     dipole: Kernel
+    trust: Volume
+    level: Float[Array, ""]
     weight: Float[Array, ""]
     edges: Float[Array, "3 x y z"]
 
 
-def start(
-    field: Volume,
-    mask: Mask,
-    geometry: Geometry,
-    noise: Volume | None,
-    magnitude: Volume | None,
-    *,
-    rounds: tuple[int, int] = ROUNDS,
-) -> Start:
+def weigh(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None) -> Scan:
+    """Weigh a field by its noise or magnitude, where one is known.
+
+    m, whose edges are spared, is one over the noise, or the magnitude where no noise map or a flat one is given:
+    anatomy has its edges in both.
+    """
+    field, trust, level, _ = measured(field, mask, geometry, noise, magnitude, weight=1.0)
+    size = jnp.sqrt(masked_mean(centred(field, mask) ** 2, mask))
+    level = jnp.maximum(level, jnp.maximum(LEAST_NOISE * size, 1e-6))
+    weight = jnp.asarray(auto_weight(level, field, mask, geometry))
+    signal = _signal(mask, noise, magnitude)
+    edges = jnp.ones((3, *field.shape)) if signal is None else _spared(signal, mask, geometry, STRUCTURE, FLAT)
+    return Scan(field, mask, geometry, inversion_kernel(geometry), trust, level, weight, _over_mean(edges, mask))
+
+
+def start(scan: Scan, *, rounds: tuple[int, int] = ROUNDS) -> Start:
     """Invert by total variation that spares the edges of the signal, and then those of what it found.
 
         weight of a difference = s / (|∂ log m| + s) · e / (|∂chi| + e),    s, e in proportion to the means
 
-    over its mean, so that the whole weighs the same. m is one over the noise, or the magnitude where no noise map or a
-    flat one is given: anatomy has its edges in both. The second factor comes in when there is a chi. Its parts are
-    compiled here, where else only callers compile, so that all rounds of all starts are one; as a whole it need not be.
+    over its mean, so that the whole weighs the same. The second factor comes in when there is a chi. Rounds are
+    compiled here, where else only callers compile, so that all of them, and those of a rehearsal, are one.
 
     References:
       Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082 (edges of the magnitude).
       Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (reweighted l1).
     """
-    problem = _posed(field, mask, geometry, noise, magnitude)
-    state = nothing(problem.field)
+    state = nothing(scan.field)
     for _ in range(rounds[0]):
-        state = _round(problem, state)
-    plain = state.chi
-    problem = _sparing(problem, plain)
+        state = _round(scan, state)
+    plain, scan = state.chi, _sparing(scan, state.chi)
     for _ in range(rounds[1]):
-        state = _round(problem, state)
-    return Start(jnp.where(mask, plain, 0), jnp.where(mask, state.chi, 0))
+        state = _round(scan, state)
+    return Start(jnp.where(scan.mask, plain, 0), jnp.where(scan.mask, state.chi, 0))
 
 
 @jax.jit
-def _posed(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None) -> _Problem:
-    field, trust, level = _known(field, mask, geometry, noise, magnitude)
-    weight = jnp.asarray(auto_weight(level, field, mask, geometry))
-    signal = _signal(mask, noise, magnitude)
-    edges = jnp.ones((3, *field.shape)) if signal is None else _spared(signal, mask, geometry, STRUCTURE, FLAT)
-    return _Problem(field, trust, mask, geometry, inversion_kernel(geometry), weight, _over_mean(edges, mask))
-
-
-@jax.jit
-def _sparing(problem: _Problem, chi: Volume) -> _Problem:
+def _sparing(scan: Scan, chi: Volume) -> Scan:
     """Spare the edges of a map too."""
-    edges = problem.edges * _spared(chi, problem.mask, problem.geometry, EDGE, 1e-9)
-    return problem._replace(weight=BOOST * problem.weight, edges=_over_mean(edges, problem.mask))
+    edges = scan.edges * _spared(chi, scan.mask, scan.geometry, EDGE, 1e-9)
+    return scan._replace(weight=BOOST * scan.weight, edges=_over_mean(edges, scan.mask))
 
 
 def _over_mean(edges: Float[Array, "3 x y z"], mask: Mask) -> Float[Array, "3 x y z"]:
@@ -123,36 +130,33 @@ def _over_mean(edges: Float[Array, "3 x y z"], mask: Mask) -> Float[Array, "3 x 
 
 
 @jax.jit
-def _round(problem: _Problem, begun: Splits) -> Splits:
-    x, y, z = problem.edges
+def _round(scan: Scan, begun: Splits) -> Splits:
+    x, y, z = scan.edges
     return minimise_variation(
-        data_terms.linear_up_to_constant(problem.field, problem.trust),
-        problem.field,
-        problem.mask,
-        problem.geometry,
-        weight=problem.weight,
+        data_terms.linear_up_to_constant(scan.field, scan.trust),
+        scan.field,
+        scan.mask,
+        scan.geometry,
+        weight=scan.weight,
         max_iterations=ROUND,
         tolerance=None,
         edges=(x, y, z),
-        dipole=problem.dipole,
+        dipole=scan.dipole,
         start=begun,
     ).state
 
 
-def _known(
-    field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None
-) -> tuple[Volume, Volume, Float[Array, ""]]:
-    """Return the field in its mask, the trust in each voxel, and the noise: no less than a part of the field."""
-    field, trust, level, _ = measured(field, mask, geometry, noise, magnitude, weight=1.0)
-    size = jnp.sqrt(masked_mean(centred(field, mask) ** 2, mask))
-    return field, trust, jnp.maximum(level, jnp.maximum(LEAST_NOISE * size, 1e-6))
+def _left(scan: Scan, made: Volume) -> Volume:
+    """Return what is left of the field, trusted, where a map makes so much of it and it may hold a constant."""
+    return _up_to_constant(scan, scan.field - made)
 
 
-def _up_to_constant(rest: Volume, field: Volume, trust: Volume) -> Volume:
-    """Take off what is left of a field the constant that it holds; zero where nothing is trusted."""
-    heard = trust**2
+def _up_to_constant(scan: Scan, rest: Volume) -> Volume:
+    """Take off what is left of a field the constant that it holds, and trust it; zero where nothing is trusted."""
+    heard = scan.trust**2
     constant = jnp.sum(heard * rest) / jnp.maximum(jnp.sum(heard), 1e-30)
-    return jnp.where(trust > 0, rest - jnp.where(data_terms.holds_constant(field, trust), constant, 0), 0)
+    holds = data_terms.holds_constant(scan.field, scan.trust)
+    return scan.trust * jnp.where(scan.trust > 0, rest - jnp.where(holds, constant, 0), 0)
 
 
 def _signal(mask: Mask, noise: Volume | None, magnitude: Volume | None) -> Volume | None:
@@ -176,23 +180,19 @@ def _spared(volume: Volume, mask: Mask, geometry: Geometry, level: float, least:
     return half / (steep + half)
 
 
-def look(
-    begun: Start, field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None
-) -> Float[Array, "x y z f"]:
+def look(begun: Start, scan: Scan) -> Float[Array, "x y z f"]:
     """Return what the physics knows of a map, in `FEATURES` volumes of order one.
 
     The sharp map; the plain one, and a few steps towards the data, as differences to it; the part of map and steps that
     lies in the cone; the residual over the noise, and brought back by the dipole; the logarithm of the noise's mean in
     the mask. The noise map itself is not shown: it is made of the signal, whose grain a network would take for chi's.
     """
-    dipole = inversion_kernel(geometry)
-    field, trust, level = _known(field, mask, geometry, noise, magnitude)
-    chi = begun.sharp
-    makes = lambda x: multiply_k(x, dipole)
-    residual = trust * _up_to_constant(field - makes(chi), field, trust)
+    mask, trust, level, chi = scan.mask, scan.trust, scan.level, begun.sharp
+    makes = lambda x: multiply_k(x, scan.dipole)
+    residual = _left(scan, makes(chi))
     back = jnp.where(mask, makes(trust * residual), 0)
     step = _refine(back, trust, mask, makes)
-    cone = jnp.exp(-((dipole / CONE) ** 2))
+    cone = jnp.exp(-((scan.dipole / CONE) ** 2))
     lost = multiply_k(jnp.stack([chi, step]), cone)
     volumes = (
         jnp.arcsinh(chi / UNIT),
@@ -208,35 +208,23 @@ def look(
     return jnp.stack(volumes, -1)
 
 
-def share(
-    begun: Start,
-    change: Volume,
-    field: Volume,
-    mask: Mask,
-    geometry: Geometry,
-    noise: Volume | None,
-    magnitude: Volume | None,
-) -> Float[Array, ""]:
+def share(begun: Start, change: Volume, scan: Scan) -> Float[Array, ""]:
     """Return the part of a change that the data allow, from 0 to 1: the network may not leave them.
 
         the largest t with ‖W (D (chi + t change) - f)‖ ≤ ‖W (D chi - f)‖ + noise
 
     On heads it is one. On what is like nothing that the network has seen, the map that it began with is left.
     """
-    field, trust, level = _known(field, mask, geometry, noise, magnitude)
-    dipole = inversion_kernel(geometry)
-    makes = lambda x: multiply_k(jnp.where(mask, x, 0), dipole)
-    rest, moved = (trust * _up_to_constant(part, field, trust) for part in (field - makes(begun.sharp), makes(change)))
-    mean = lambda a, b: masked_mean(a * b, mask)
+    makes = lambda x: multiply_k(jnp.where(scan.mask, x, 0), scan.dipole)
+    rest, moved = _left(scan, makes(begun.sharp)), _up_to_constant(scan, makes(change))
+    level, mean = scan.level, lambda a, b: masked_mean(a * b, scan.mask)
     square, along, before = jnp.maximum(mean(moved, moved), 1e-30), mean(rest, moved), mean(rest, rest)
     room = level**2 + 2 * level * jnp.sqrt(before)
     return jnp.minimum((along + jnp.sqrt(along**2 + square * room)) / square, 1)
 
 
-def rehearsal(
-    chi: Volume, field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None
-) -> Volume:
-    """Return the field of a scan like this one, were a map its truth: the map's own field, and noise as this one has.
+def rehearsal(chi: Volume, scan: Scan) -> Scan:
+    """Return a scan like this one, were a map its truth: the map's own field, and noise as this one has.
 
     How far the inversion of that field is off the map says how far this map is off its truth: of both it is known what
     they are made of.
@@ -244,26 +232,22 @@ def rehearsal(
     References:
       Efron, Ann. Statist. 7:1 (1979), doi:10.1214/aos/1176344552 (the parametric bootstrap).
     """
-    field, trust, level = _known(field, mask, geometry, noise, magnitude)
-    std = level / jnp.maximum(trust, 1 / LARGEST_NOISE)
-    drawn = std * jax.random.normal(jax.random.key(0), field.shape, jnp.float32)
-    return jnp.where(mask, multiply_k(chi, inversion_kernel(geometry)) + drawn, 0)
+    std = scan.level / jnp.maximum(scan.trust, 1 / LARGEST_NOISE)
+    drawn = std * jax.random.normal(jax.random.key(0), chi.shape, jnp.float32)
+    return scan._replace(field=jnp.where(scan.mask, multiply_k(chi, scan.dipole) + drawn, 0))
 
 
-def unexplained(
-    begun: Start, field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, magnitude: Volume | None
-) -> Float[Array, ""]:
+def unexplained(begun: Start, scan: Scan) -> Float[Array, ""]:
     """Return what a start leaves of the field over the noise, as a multiple of what is usual.
 
     No source in the mask makes the field of one outside: a residue of background is left over, or makes streaks. The
     noise is the larger of what is told and what is seen, as a noise map may be too sure. Zero where next to no noise is
     seen: such a field is no scan's, and what is left of it is the start's own doing; or it is a total one.
     """
-    field, trust, level = _known(field, mask, geometry, noise, magnitude)
-    seen = noise_level(field, mask, geometry, None)
-    level = jnp.maximum(level, seen)
-    rest = trust * _up_to_constant(field - multiply_k(begun.plain, inversion_kernel(geometry)), field, trust)
-    size, left = (jnp.sqrt(masked_mean(volume**2, mask)) for volume in (centred(field, mask), rest))
+    seen = noise_level(scan.field, scan.mask, scan.geometry, None)
+    level = jnp.maximum(scan.level, seen)
+    rest = _left(scan, multiply_k(begun.plain, scan.dipole))
+    size, left = (jnp.sqrt(masked_mean(volume**2, scan.mask)) for volume in (centred(scan.field, scan.mask), rest))
     part = jnp.maximum(level / jnp.maximum(size, 1e-30), LEAST_PART)
     # the least noise that is ever seen is a part of the field
     return jnp.where(seen > 1.01 * LEAST_NOISE * size, left / (level * USUAL * part**RISE), 0)

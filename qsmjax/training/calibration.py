@@ -93,9 +93,9 @@ def invert(
 
 def rehearse(scan: Example, chi: np.ndarray) -> Example:
     """Return the scan whose truth a map is, in the box of the mask: what `models.unrolled.rehearsal` makes of it."""
-    (field, mask, *known), box, inside = framed(scan)
+    weighed, box, inside = framed(scan)
     again, truth = np.zeros_like(scan.field), np.zeros_like(scan.chi)
-    again[box] = np.asarray(_rehearsal(pad_to(jnp.asarray(chi), mask.shape), field, mask, *known))[inside]
+    again[box] = np.asarray(_rehearsal(pad_to(jnp.asarray(chi), weighed.mask.shape), weighed).field)[inside]
     truth[box] = chi
     return scan._replace(field=again, chi=truth)
 

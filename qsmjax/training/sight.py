@@ -50,8 +50,8 @@ class Seen(NamedTuple):
     b0_dir: Float[np.ndarray, "3"]
 
 
-def framed(example: Example) -> tuple[tuple[Any, ...], tuple[slice, ...], tuple[slice, ...]]:
-    """Return what `models.unrolled` takes of a scan, in its frame; the box of its mask, and where that lies in it."""
+def framed(example: Example) -> tuple[unrolled.Scan, tuple[slice, ...], tuple[slice, ...]]:
+    """Return a scan in its frame, weighed; the box of its mask, and where that lies in the frame."""
     box = bounding_box(example.mask)
     x, y, z = (rounded(n) for n in frame_shape(box, MARGIN))
     grid = geometry((x, y, z), example.voxel_size, example.b0_dir)
@@ -60,18 +60,18 @@ def framed(example: Example) -> tuple[tuple[Any, ...], tuple[slice, ...], tuple[
     size = tuple(part.stop - part.start for part in box)
     first = [(a - b) // 2 for a, b in zip((x, y, z), size)]
     inside = tuple(slice(a, a + b) for a, b in zip(first, size))
-    return (enter(example.field), enter(example.mask), grid, noise, None), box, inside
+    return _weigh(enter(example.field), enter(example.mask), grid, noise, None), box, inside
 
 
-def see(example: Example, begin: Callable[..., unrolled.Start] = unrolled.start) -> Seen:
+def see(example: Example, begin: Callable[[unrolled.Scan], unrolled.Start] = unrolled.start) -> Seen:
     """Let the physics look at a scan.
 
     Args:
       example: the scan.
-      begin: (field, mask, geometry, noise, None) -> Start, in the frame: the maps that are looked at.
+      begin: makes the maps that are looked at, in the frame.
     """
-    parts, box, inside = framed(example)
-    made = np.asarray(_look(begin(*parts), *parts))
+    scan, box, inside = framed(example)
+    made = np.asarray(_look(begin(scan), scan))
     return Seen(
         made[inside].astype(np.float16),
         example.chi[box].astype(np.float32),
@@ -81,13 +81,13 @@ def see(example: Example, begin: Callable[..., unrolled.Start] = unrolled.start)
     )
 
 
-_look = jax.jit(unrolled.look)
+_weigh, _look = jax.jit(unrolled.weigh), jax.jit(unrolled.look)
 
 
 def see_next(example: Example, seen: Seen, network: Correction, params: Any) -> Seen:
     """Let the physics look at the map that a stage makes of what it saw."""
     begun, _ = correct_seen(seen, network, params)
-    return see(example, lambda field, *_: unrolled.Start(*[pad_to(part, field.shape) for part in begun]))
+    return see(example, lambda scan: unrolled.Start(*[pad_to(part, scan.field.shape) for part in begun]))
 
 
 def correct_seen(seen: Seen, network: Correction, params: Any) -> tuple[unrolled.Start, Float[np.ndarray, "x y z"]]:

@@ -124,7 +124,8 @@ def test_voxels_without_noise_tell_no_edges(rise):
     shape, scan = (24, 20, 18), ball((24, 20, 18), (9, 7, 6), "magnitude")
     noise = np.broadcast_to(NOISE * (1 + rise * np.arange(24.0)[:, None, None]), shape).astype(np.float32)
     noise = np.where(np.indices(shape).sum(0) % 9 == 0, 0, noise)
-    expected = unrolled.start(scan.field, scan.mask, scan.geometry, jnp.asarray(noise), scan.magnitude)
+    weigh = jax.jit(unrolled.weigh)
+    expected = unrolled.start(weigh(scan.field, scan.mask, scan.geometry, noise, scan.magnitude))
     graph = Graph()
     volumes = [graph.input(name, shape) for name in ("field", "mask", "noise", "magnitude")]
     size, b0_dir = (graph.input(name, (3,)) for name in ("voxel_size", "b0_dir"))

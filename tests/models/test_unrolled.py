@@ -20,6 +20,11 @@ CLEAN = multiply_k(jnp.asarray(CHI, jnp.float32), inversion_kernel(GRID))
 FIELD = jnp.where(MASK, CLEAN + 2e-4 * jnp.asarray(RNG.normal(size=SHAPE), jnp.float32), 0)
 
 
+def weighed(field, noise, magnitude=None) -> unrolled.Scan:
+    """Return what is known of a field on the grid."""
+    return jax.jit(unrolled.weigh)(field, MASK, GRID, noise, magnitude)
+
+
 def error(chi) -> float:
     """Return the deviation of a map from the truth, over the truth's: its mean is not known."""
     inside = np.asarray(MASK)
@@ -27,24 +32,24 @@ def error(chi) -> float:
 
 
 def test_sparing_the_edges_found_brings_the_map_nearer_to_the_truth():
-    begun = unrolled.start(FIELD, MASK, GRID, NOISE, None)
+    begun = unrolled.start(weighed(FIELD, NOISE))
     assert error(begun.sharp) < 0.9 * error(begun.plain) < 0.2
     assert not np.asarray(begun.sharp)[~np.asarray(MASK)].any()
 
 
 def test_edges_of_the_signal_are_spared_and_a_flat_one_says_nothing():
-    begin = unrolled.start
+    begin = lambda field, noise, magnitude=None: unrolled.start(weighed(field, noise, magnitude))
     signal, noise = jnp.asarray(1 + 3 * (CHI > 0), jnp.float32), 40 * NOISE
     field = jnp.where(MASK, CLEAN + 40 * (FIELD - CLEAN), 0)
-    flat, told = begin(field, MASK, GRID, noise, None), begin(field, MASK, GRID, noise, signal)
+    flat, told = begin(field, noise), begin(field, noise, signal)
     assert error(told.plain) < 0.9 * error(flat.plain)
-    np.testing.assert_allclose(begin(field, MASK, GRID, noise, jnp.ones(SHAPE)).plain, flat.plain, atol=1e-4)
+    np.testing.assert_allclose(begin(field, noise, jnp.ones(SHAPE)).plain, flat.plain, atol=1e-4)
 
 
 def test_the_residual_of_the_truth_is_the_noise():
     chi = jnp.asarray(CHI, jnp.float32)
     field = jnp.where(MASK, CLEAN + 10 * (FIELD - CLEAN), 0)
-    seen = np.asarray(unrolled.look(unrolled.Start(chi, chi), field, MASK, GRID, 10 * NOISE, None))
+    seen = np.asarray(unrolled.look(unrolled.Start(chi, chi), weighed(field, 10 * NOISE)))
     assert seen.shape == (*SHAPE, unrolled.FEATURES)
     inside = np.asarray(MASK)
     np.testing.assert_allclose(unrolled.UNIT * np.sinh(seen[..., 0]), CHI, atol=1e-6)
@@ -56,7 +61,7 @@ def test_the_residual_of_the_truth_is_the_noise():
 def test_the_data_allow_what_lies_within_their_noise_alone():
     chi, change = jnp.asarray(CHI, jnp.float32), jnp.asarray(0.05 * RNG.normal(size=SHAPE), jnp.float32)
     begun = unrolled.Start(chi, chi)
-    allowed = lambda step, noise: float(unrolled.share(begun, step, FIELD, MASK, GRID, noise, None))
+    allowed = lambda step, noise: float(unrolled.share(begun, step, weighed(FIELD, noise)))
     assert allowed(change, 100 * NOISE) == 1 and allowed(0 * change, NOISE) == 1
     part = allowed(100 * change, NOISE)
     off = lambda t: jnp.where(
@@ -79,23 +84,21 @@ def test_geometry_in_numbers_follows_the_axes():
 def test_a_rehearsal_is_the_field_of_the_map_with_the_scans_noise():
     chi, inside = jnp.asarray(CHI, jnp.float32), np.asarray(MASK)
     steep = jnp.where(AT[0] > 0, 3 * NOISE, NOISE)
-    rehearse = jax.jit(unrolled.rehearsal)
-    drawn = np.asarray(rehearse(chi, 20 * FIELD, MASK, GRID, 100 * steep, None) - jnp.where(MASK, CLEAN, 0))
+    rehearse = lambda *known: unrolled.rehearsal(chi, weighed(*known)).field
+    drawn = np.asarray(rehearse(20 * FIELD, 100 * steep) - jnp.where(MASK, CLEAN, 0))
     for half in (AT[0] > 0, AT[0] < 0):
         where = inside & half
         np.testing.assert_allclose(drawn[where].std(), 100 * np.asarray(steep)[where].mean(), rtol=0.05)
     assert not drawn[~inside].any()
     hole = jnp.where(AT[1] > 5, 0.0, 1.0)
-    drawn = np.asarray(rehearse(chi, FIELD, MASK, GRID, None, hole) - jnp.where(MASK, CLEAN, 0))
+    drawn = np.asarray(rehearse(FIELD, None, hole) - jnp.where(MASK, CLEAN, 0))
     assert drawn.std() < 20 * drawn[inside & (AT[1] < 5)].std(), "where no signal is the noise has a bound"
 
 
 def test_the_gradient_of_what_is_looked_at_is_that_of_the_steps_taken():
     """Five steps do not reach a solution: a gradient that took them for one was off fivefold."""
     chi = jnp.asarray(CHI, jnp.float32)
-    step = lambda field: jnp.sum(
-        unrolled.look(unrolled.Start(chi, chi), field, MASK, GRID, NOISE, None)[..., 2] * AT[0]
-    )
+    step = lambda field: jnp.sum(unrolled.look(unrolled.Start(chi, chi), weighed(field, NOISE))[..., 2] * AT[0])
     along = jnp.where(MASK, jnp.asarray(RNG.normal(size=SHAPE), jnp.float32), 0)
     backward = jnp.vdot(jax.jit(jax.grad(step))(FIELD), along)
     _, forward = jax.jvp(jax.jit(step), (FIELD,), (along,))
