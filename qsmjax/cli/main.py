@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import importlib.metadata
+import io
 import sys
 from collections.abc import Sequence
 
@@ -54,4 +55,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
     )
     command.add_arguments(parser)
     args = parser.parse_args(argv)
+    # whoever reads through a pipe hears a line when it is said
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     return guarded(lambda: command.run(args))

@@ -167,6 +167,8 @@ def test_a_signal_amid_compiled_iterations_ends_infer_in_one_line(field, number,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # lines come through the pipe as they are said, whether or not Python was told to keep none back
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
     )
     signal.signal(signal.SIGINT, ours)
     try:
