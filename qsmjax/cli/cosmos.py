@@ -4,7 +4,8 @@
 
 DIR has one folder an orientation, each with a field or phase, and what is known of it:
 
-  localfield.nii.gz | totalfield.nii.gz | phase*.nii.gz | kspace.npy     the scan, [ppm] if a field
+  localfield.nii.gz | totalfield.nii.gz | phase*.nii.gz | real*.nii.gz with imaginary*.nii.gz | kspace.npy
+                                                              the scan, [ppm] if a field
   mask.nii.gz  magnitude*.nii.gz  noise.nii.gz  params.json   each optional, as for `qsmjax infer`
   to_reference.mat                                            optional: FLIRT's matrix, else magnitudes are registered
 
@@ -51,6 +52,8 @@ degree, 0.1 to 0.3 of what is no head, and 0.8 of a piece of one that came back 
 BEFORE = ("recon", "field", "background")
 """The stages before COSMOS: k-space goes through all, a local field through none."""
 MATRIX = "to_reference.mat"
+REAL, IMAGINARY = "real", "imaginary"
+"""What the names of files of these parts begin with."""
 LABELS = ("localfield.nii.gz", "mask.nii.gz", "chi.nii.gz", MATRIX)
 """What is saved of each orientation in OUT/labels, after its name."""
 
@@ -218,7 +221,8 @@ def orientation_folders(folder: Path, reference: str | None = None, *, least: in
     if len(found) < least:
         number = "two folders" if least == 2 else f"{least} folder(s)"
         raise UserError(
-            f"{folder} must hold at least {number} with localfield, totalfield, phase or kspace files, got {len(found)}"
+            f"{folder} must hold at least {number} with localfield, totalfield, phase, real and imaginary, or kspace "
+            f"files, got {len(found)}"
         )
     if reference is None:
         return found
@@ -233,7 +237,8 @@ def _scan_files(folder: Path) -> tuple[str, list[Path]] | None:
         files = named_files(folder, kind)
         if files:
             return kind, files
-    return None
+    parts = [named_files(folder, REAL), named_files(folder, IMAGINARY)]
+    return ("phase", parts[0]) if all(parts) else None
 
 
 def _stages_before(kind: str) -> tuple[str, ...]:
@@ -284,10 +289,11 @@ def read_orientation(
     """
     kind, files = _scan_files(folder) or ("", [])
     words = [str(path) for path in files] + ["--input", kind, "--preset", preset, "--quiet"]
-    flags = {"phase": ("mask", "magnitude"), "kspace": ("mask",)}.get(kind, ("mask", "magnitude", "noise"))
+    strength = IMAGINARY if files and files[0].name.startswith(REAL) else "magnitude"
+    flags = {"phase": ("mask", strength), "kspace": ("mask",)}.get(kind, ("mask", "magnitude", "noise"))
     for flag in flags:
         found = named_files(folder, flag)
-        if flag != "magnitude" and len(found) > 1:
+        if flag in ("mask", "noise") and len(found) > 1:
             names = ", ".join(path.name for path in found)
             raise UserError(f"orientation {folder.name} must have one {flag} file, got {names}: move the others away")
         words += [f"--{flag}", *(str(path) for path in found)] if found else []

@@ -1,4 +1,4 @@
-"""From phase and magnitude files to the total field: what the scanner stored, scaled by rule, on one grid."""
+"""From files of echoes to the total field: what the scanner stored, scaled by rule, on one grid."""
 
 import argparse
 import dataclasses
@@ -12,14 +12,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from qsmjax.cli.errors import UserError
-from qsmjax.cli.scan import Scan, as_magnitude, grid_of, on_grid, read_mask, read_noise, single_volume, without_nan
+from qsmjax.cli.scan import Scan, grid_of, read_noise
 from qsmjax.cli.stages import Stage
+from qsmjax.cli.stored import complex_echoes, head_of, read_stored
 from qsmjax.cli.told import check_units, echo_times, field_strength
-from qsmjax.io.nifti import NiftiVolume, load_volume, number_order, stem
+from qsmjax.io.nifti import NiftiVolume, number_order, stem
 from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
-from qsmjax.phase.echoes import echoes_from_phase
-from qsmjax.phase.mask import magnitude_mask
-from qsmjax.phase.scaling import ScaledPhase, phase_to_radians, undo_alternation
+from qsmjax.phase.scaling import undo_alternation
 from qsmjax.physics.axes import nearest_axes
 from qsmjax.physics.geometry import Geometry
 
@@ -31,8 +30,10 @@ two of four echoes were swapped, 40 to 50 % in other orders and of a readout to 
 def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     """Load phase, magnitude and mask as the arguments of `infer --input phase` say, and make the total field.
 
+    With --imaginary FIELD are the real parts.
+
     Echo times and field strength come from the flags, else, as the manufacturer, from params.json, else the JSON
-    sidecars that stand beside the phase files (BIDS: EchoTime, ImagingFrequency before MagneticFieldStrength,
+    sidecars that stand beside these files (BIDS: EchoTime, ImagingFrequency before MagneticFieldStrength,
     Manufacturer). A noise that is given stands for the one that the echoes tell.
 
     Args:
@@ -45,32 +46,23 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     """
     parameters = load_parameters(args.params) if args.params else ScanParameters()
     given = tuple(args.te or parameters.te or ())
-    phases, magnitudes = (in_order(paths or ()) for paths in (args.field, args.magnitude))
-    volumes = [load_volume(path) for path in phases]
-    stored = _echoes_of(volumes)
-    first = volumes[0]
-    sidecars = [load_json(path) if (path := sidecar_path(phase)).is_file() else {} for phase in phases]
-    te = _times(given, sidecars, len(stored))
+    if args.imaginary and args.magnitude:
+        raise UserError("--magnitude must be left out with --imaginary: real and imaginary parts tell it")
+    files, imaginary, magnitudes = (in_order(paths or ()) for paths in (args.field, args.imaginary, args.magnitude))
+    stored = read_stored(files, imaginary, magnitudes)
+    first = stored.first
+    sidecars = [load_json(path) if (path := sidecar_path(file)).is_file() else {} for file in files]
+    te = _times(given, sidecars, len(stored.values))
     b0, b0_from = _strength(args, parameters, sidecars[0])
     check_units(te, b0, b0_from)
     grid, b0_source, notes = grid_of(args, first, parameters)
     notes.append(f"field strength {b0:.4g} T from {b0_from}")
-    if phases != [*map(Path, args.field)]:
+    if files != [*map(Path, args.field)]:
         notes.append("echoes were taken in the order of the numbers in their files' names")
-    magnitude = _magnitude(magnitudes, first, stored.shape)
-    if args.mask:
-        mask, more = read_mask(load_volume(args.mask), first)
-        notes += more
-    elif magnitude is not None:
-        mask = np.asarray(magnitude_mask(magnitude))
-        notes.append("mask found from the magnitude: it holds all that gives signal; give a brain mask with --mask")
-    else:
-        raise UserError("--mask must be given where there is no --magnitude to find the head from")
-    stored, mask, lost = without_nan(stored, mask, first.path, to_mask=args.nan_to_mask)
+    mask, found = head_of(stored, args.mask, "with --mask")
     maker = parameters.manufacturer or sidecars[0].get("Manufacturer")
-    scaled = scaled_phase(stored, first, args, maker if isinstance(maker, str) else None)
-    notes += [*lost, f"phase scaled as {scaled.rule}"]
-    signal = echoes_from_phase(scaled.phase, magnitude)
+    signal, mask, made = complex_echoes(stored, mask, args, maker if isinstance(maker, str) else None)
+    notes += [*found, *made]
     scan = scan_of_echoes(stage, signal, te, b0, mask, grid, volume=first, b0_source=b0_source, notes=notes)
     if not args.noise:
         return scan
@@ -118,20 +110,6 @@ def _strength(args: argparse.Namespace, parameters: ScanParameters, sidecar: Map
     return told
 
 
-def scaled_phase(
-    stored: np.ndarray, first: NiftiVolume, args: argparse.Namespace, manufacturer: str | None
-) -> ScaledPhase:
-    """Bring stored phase to radians by the rule that fits the file it is from, or by --phase-units."""
-    return phase_to_radians(
-        stored,
-        units=args.phase_units,
-        scl_slope=first.slope,
-        scl_inter=first.intercept,
-        stored_as_float=first.stored_as_float,
-        manufacturer=manufacturer,
-    )
-
-
 def scan_of_echoes(
     stage: Stage,
     signal: ArrayLike,
@@ -176,28 +154,6 @@ def scan_of_echoes(
         )
     removed = np.asarray(back.turn(total.removed))
     return Scan(back.turn_field(total.field_map), volume, b0_source, b0, te, (*notes, *told), unlikely, removed)
-
-
-def _echoes_of(volumes: Sequence[NiftiVolume], name: str = "phase") -> np.ndarray:
-    """Stack one file an echo, or one file with the echoes on its fourth axis, to (echo, x, y, z)."""
-    first = volumes[0]
-    if len(volumes) == 1 and len(first.shape) == 4:
-        return np.moveaxis(first.data, -1, 0)
-    if any(v.slope != first.slope or v.intercept != first.intercept for v in volumes):
-        raise UserError("the phase files must share one scale factor, got several: convert them together")
-    return np.stack([single_volume(first), *(on_grid(v, first, name) for v in volumes[1:])])
-
-
-def _magnitude(paths: Sequence[Path], first: NiftiVolume, shape: tuple[int, ...]) -> np.ndarray | None:
-    if not paths:
-        return None
-    volumes = [dataclasses.replace(load_volume(path), slope=1, intercept=0) for path in paths]
-    magnitude = _echoes_of(volumes, "magnitude")
-    if magnitude.shape != shape:
-        raise UserError(f"--magnitude must have the phase's {shape[0]} echoes of {shape[1:]}, got {magnitude.shape}")
-    # the others were held against their first
-    on_grid(dataclasses.replace(volumes[0], data=magnitude[0]), first, "magnitude")
-    return as_magnitude(magnitude)
 
 
 def sidecar_path(path: str | Path) -> Path:

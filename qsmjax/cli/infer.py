@@ -6,6 +6,7 @@
   python infer.py field.nii --workdir W                   the network that train.py left in W
   python infer.py total.nii --input totalfield            background field removed first
   python infer.py phase*.nii --input phase --magnitude mag*.nii --params params.json
+  python infer.py real*.nii --input phase --imaginary imag*.nii --params params.json
   python infer.py kspace.npy --input kspace --params params.json     GRAPPA and ESPIRiT first
 
 The map goes to field_Chimap.nii.gz with the field's own affine; beside it its standard deviation where the method knows
@@ -86,6 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="magnitude, for the weights and the mask: as FIELD, 4-D or several",
     )
     add(
+        "--imaginary",
+        nargs="+",
+        metavar="IMAG",
+        help="imaginary parts: FIELD are the real ones, with --input phase, and the two tell the magnitude",
+    )
+    add(
         "--reference", default="mean", metavar="mean|none|MASK", help="what counts as zero; default: mean over the mask"
     )
     add("--nan-to-mask", action="store_true", help="take voxels of NaN or infinity out of the mask")
@@ -114,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--noise must go with a field or phase, got --input kspace: its echoes tell their own noise")
     if args.nan_to_mask and args.input == "kspace":
         raise UserError("--nan-to-mask must go with a field or phase, got --input kspace: mend the file")
+    if args.imaginary and args.input != "phase":
+        raise UserError(f"--imaginary must go with --input phase, whose FIELD are the real parts, got {args.input}")
     started = time.perf_counter()
     target = output_path(args)
     result = reconstruct(args)
@@ -154,6 +163,7 @@ def output_path(args: argparse.Namespace) -> Path:
         args.mask,
         args.noise,
         *(args.magnitude or ()),
+        *(args.imaginary or ()),
         args.reference,
         args.params,
         args.labels,

@@ -6,11 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from qsmjax.cli.cosmos import named_files
+from qsmjax.cli.cosmos import named_files, orientation_folders, read_orientation
+from qsmjax.cli.errors import UserError
 from qsmjax.cli.main import run_command
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry_from_affine
+from qsmjax.physics.units import radians_per_ppm
 from qsmjax.registration.flirt import to_flirt, write_flirt
 
 SHAPE = (24, 24, 24)
@@ -146,3 +148,24 @@ def test_an_orientation_without_a_magnitude_says_so(scans, tmp_path, capsys):
     (scans / "b" / "to_reference.mat").unlink()
     assert run_command("cosmos", [str(scans), "-o", str(tmp_path / "out"), "--quiet"]) == 2
     assert "orientation b must have a magnitude" in capsys.readouterr().err
+
+
+def test_an_orientation_comes_as_phase_or_as_real_and_imaginary_parts(tmp_path):
+    field, mask = (np.asarray(part) for part in head(np.eye(4)))
+    te = np.array([0.004, 0.010, 0.018])[:, None, None, None]
+    signal = mask * np.exp(-25 * te) * np.exp(1j * (0.3 + float(radians_per_ppm(3.0, 1.0)) * te * field))
+    halves = {"polar": {"phase": np.angle(signal), "magnitude": abs(signal)}}
+    halves["parts"] = {"real": signal.real, "imaginary": signal.imag}
+    found = {}
+    for folder, volumes in halves.items():
+        (tmp_path / folder).mkdir()
+        for name, data in volumes.items():
+            save_volume(tmp_path / folder / f"{name}.nii.gz", np.moveaxis(data, 0, -1), new_volume(data[0], affine()))
+        (tmp_path / folder / "params.json").write_text(json.dumps({"TE": te.ravel().tolist(), "B0": 3.0}))
+        found[folder] = read_orientation(tmp_path / folder, None, preset="fast")
+    assert found["parts"].kind == found["polar"].kind == "phase" and found["parts"].files[0].name == "real.nii.gz"
+    np.testing.assert_allclose(found["parts"].local.field, found["polar"].local.field, atol=1e-5)
+    # real parts alone are no scan
+    (tmp_path / "parts" / "imaginary.nii.gz").unlink()
+    with pytest.raises(UserError, match="real and imaginary, or kspace"):
+        orientation_folders(tmp_path)

@@ -103,6 +103,53 @@ def test_phase_to_map(tmp_path, head, layout, capsys):
     assert told["EchoTime"] == list(TE) and told["MagneticFieldStrength"] == B0
 
 
+@pytest.mark.parametrize("layout", ["one file", "a file an echo"])
+def test_real_and_imaginary_parts_make_the_map_of_magnitude_and_phase(tmp_path, head, layout):
+    signal = 700 * head[4]
+    # a GE, which counts phase the other way round: of parts too
+    (tmp_path / "params.json").write_text(json.dumps({"TE": TE, "B0": B0, "Manufacturer": "GE"}))
+    volumes = {"phase": np.angle(signal), "mag": np.abs(signal), "real": signal.real, "imag": signal.imag}
+    if layout == "one file":
+        files = {name: [write(tmp_path / f"{name}.nii.gz", np.moveaxis(v, 0, -1))] for name, v in volumes.items()}
+    else:
+        files = {n: [write(tmp_path / f"{n}{i}.nii.gz", e) for i, e in enumerate(v)] for n, v in volumes.items()}
+    given = ("--params", tmp_path / "params.json", "--input", "phase", "--preset", "fast", "--no-figure", "--quiet")
+    polar, parts = tmp_path / "polar.nii.gz", tmp_path / "parts.nii.gz"
+    assert infer(*files["phase"], "--magnitude", *files["mag"], *given, "-o", polar) == 0
+    assert infer(*files["real"], "--imaginary", *files["imag"], *given, "-o", parts) == 0
+    expected = load_volume(polar).data
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(load_volume(parts).data, expected, atol=1e-4 * np.abs(expected).max())
+    assert "echoes from real and imaginary parts" in json.loads((tmp_path / "parts.json").read_text())["Notes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--input", "localfield"], "--imaginary must go with --input phase"),
+        (["--input", "phase", "--magnitude", "MAG"], "--magnitude must be left out with --imaginary"),
+        (["--input", "phase", "--phase-units", "rad"], "--phase-units must go with phase"),
+        (["--input", "phase", "-o", "IMAG"], "must not write over an input"),
+        (["--input", "phase", "--te", "0.004", "0.01"], "one echo time for each of 3 echoes"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(tmp_path, head, words, message, capsys):
+    data = {"REAL": head[4].real, "IMAG": head[4].imag, "MAG": np.abs(head[4])}
+    files = {name: write(tmp_path / f"{name}.nii.gz", np.moveaxis(v, 0, -1)) for name, v in data.items()}
+    words = [files.get(word, word) for word in words]
+    words += [] if "--te" in words else ["--te", *TE]
+    assert infer(files["REAL"], "--imaginary", files["IMAG"], "--b0", B0, *words) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_imaginary_parts_of_another_grid_are_refused(tmp_path, head, capsys):
+    real = write(tmp_path / "real.nii.gz", np.moveaxis(head[4].real, 0, -1))
+    short = write(tmp_path / "imag.nii.gz", np.moveaxis(head[4].imag[:2], 0, -1))
+    assert infer(real, "--imaginary", short, "--input", "phase", "--b0", B0, "--te", *TE) == 2
+    assert "imaginary part must have the 3 echoes of" in capsys.readouterr().err
+
+
 def test_sidecars_beside_the_phase_are_read(tmp_path, head):
     signal = head[4]
     for i, te in enumerate(TE):
@@ -227,13 +274,13 @@ def test_a_noise_that_is_given_and_the_makers_sign_are_heeded(tmp_path, head):
         (1, ["--te", *TE, "--noise", "0"], "0 must be a standard deviation above zero inside the mask"),
         (1, ["--te", "0.004", "0.010"], "one echo time for each of 3 echoes, got 2"),
         (1, ["--te", "0.010", "0.004", "0.018"], "te"),
-        (1, [], "--mask must be given where there is no --magnitude"),
+        (1, [], "a mask must be given with --mask where there is no magnitude"),
     ],
 )
 def test_what_cannot_be_gets_one_line(tmp_path, head, scale, words, message, capsys):
     phase = write(tmp_path / "phase.nii.gz", np.moveaxis(np.angle(head[4]) * scale, 0, -1))
     given = words or ["--te", *TE]
-    mask = [] if message.startswith("--mask") else ["--mask", write(tmp_path / "mask.nii.gz", head[1])]
+    mask = [] if message.startswith("a mask") else ["--mask", write(tmp_path / "mask.nii.gz", head[1])]
     assert infer(phase, "--input", "phase", "--b0", B0, *given, *mask) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
