@@ -75,10 +75,12 @@ def compile_step(step: Callable, devices: Sequence[jax.Device]) -> CompiledStep:
     run = lambda state, batch: mapped(state, jax.tree.map(share, batch))
     # steps that the CPU's devices have not ended share its threads, and can wait for one another without end
     orderly = lambda state, batch: jax.block_until_ready(run(state, batch))
+    # a copy of this process' own: taken of the whole it comes from the first one's, and many at a time wait without end
+    own = lambda a: np.asarray(a.addressable_data(0)).reshape(a.shape[1:])
     return CompiledStep(
         run=orderly if devices[0].platform == "cpu" else run,
         place=lambda state: spread(jax.tree.map(copies, jax.device_get(state))),
-        take=lambda tree: jax.device_get(jax.tree.map(lambda a: a[0], tree)),
+        take=lambda tree: jax.tree.map(own, tree),
     )
 
 
