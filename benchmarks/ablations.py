@@ -27,9 +27,10 @@ from turns import Training, compile_steps, first_state
 from qsmjax.io.weights import load_weights
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry
-from qsmjax.training.config import TrainConfig, preset, with_settings
+from qsmjax.training.config import TrainConfig, with_settings
 from qsmjax.training.data import Maps, Patches
 from qsmjax.training.files import load_maps
+from qsmjax.training.presets import preset
 from qsmjax.training.samples import B0_DIR
 from qsmjax.training.state import TrainState
 

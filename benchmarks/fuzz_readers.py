@@ -29,7 +29,8 @@ from qsmjax.io.weights import save_weights
 from qsmjax.models.build import build
 from qsmjax.registration.flirt import read_flirt
 from qsmjax.training.checkpoint import Checkpoints
-from qsmjax.training.config import TrainConfig, from_dict, preset, with_settings
+from qsmjax.training.config import TrainConfig, from_dict, with_settings
+from qsmjax.training.presets import preset
 from qsmjax.training.progress import STATE, Progress, restore, save, stored_run
 from qsmjax.training.state import init_state
 

@@ -19,7 +19,8 @@ import optax
 from timing import best
 
 from qsmjax.models.build import build
-from qsmjax.training.config import preset, with_settings
+from qsmjax.training.config import with_settings
+from qsmjax.training.presets import preset
 from qsmjax.training.state import init_state
 from qsmjax.training.step import train_step
 

@@ -34,12 +34,13 @@ from qsmjax.inference.shipped import FOLDER
 from qsmjax.io.lock import locked
 from qsmjax.training import hosts
 from qsmjax.training.checkpoint import Checkpoints
-from qsmjax.training.config import PRESETS, TrainConfig, preset, with_settings
+from qsmjax.training.config import TrainConfig, with_settings
 from qsmjax.training.data import Drawn, Maps, Patches, Source
 from qsmjax.training.files import load_maps
 from qsmjax.training.labels import load_labels
 from qsmjax.training.learn import learn
 from qsmjax.training.loop import Watcher, train
+from qsmjax.training.presets import PRESETS, preset
 from qsmjax.training.progress import stored_run
 
 SIZELESS = ("dtype", "momentum", "remat")

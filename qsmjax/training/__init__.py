@@ -1,6 +1,6 @@
 """Learning: from simulated heads, or the user's own maps, to a trained network.
 
-- `config`: `TrainConfig`, presets, settings from the command line
+- `config`: `TrainConfig`, settings from the command line; `presets`: configs by name
 - `losses`: L1, model and gradient loss, as sums that add up over devices
 - `samples`: maps to training samples, inside the step
 - `data`: indices or patches for each step; `files`: maps from a folder; `labels`: maps out of label maps

@@ -1,6 +1,6 @@
 """What a training run is: one frozen, flat config that JSON holds and that travels in every checkpoint.
 
-Presets are configs by name; `--set key=value` changes one field of one, typed and checked.
+`--set key=value` changes one field, typed and checked; `training.presets` holds configs by name.
 """
 
 import dataclasses
@@ -176,93 +176,6 @@ HEEDED: dict[str, tuple[str, ...]] = {
 """Settings that each kind of network heeds."""
 
 
-# chi of up to +-1.4 ppm, as in haemorrhages and calcifications
-PLUS: dict[str, Any] = {"chi_scale": (0.5, 4.0), "negate": 0.5}
-# 3.2 million weights instead of 99.5, 13 MB: three poolings see beyond a patch of 64 voxels, and channels spent on them
-# would be missing where the voxels are
-NARROW: dict[str, Any] = {
-    "width": 24,
-    "depth": 3,
-    "kernel": 3,
-    "momentum": 0.9,
-    "dtype": "bfloat16",
-    "variants": 2,
-    "batch": 4,
-    "steps": 6000,
-    "learning_rate": 4e-3,
-    "warmup": 200,
-    "schedule": "cosine",
-    "clip": 1.0,
-    "ema": 0.995,
-    "validate_every": 500,
-    "checkpoint_every": 500,
-}
-PRESETS: dict[str, dict[str, Any]] = {
-    "qsmnet": {},
-    "qsmnet_plus": PLUS,
-    # narrower than the paper's: minutes on one GPU, weights small enough to ship; for --labels
-    "qsmnet_narrow": NARROW,
-    "qsmnet_plus_narrow": NARROW | PLUS,
-    # the inversion that is shipped: needs --labels
-    "learned": {
-        "network": "correction",
-        "width": 64,
-        "dtype": "bfloat16",
-        "subjects": 140,
-        "scans": 2,
-        "joining": 0.85,
-        "patch": (48, 48, 48),
-        "batch": 16,
-        "steps": 13_300,
-        "learning_rate": 1e-2,
-        "validate_every": 700,
-    },
-    # the same for what the default removal leaves of a total field
-    "learned_total": {
-        "network": "correction",
-        "input": "totalfield",
-        "begin": "learned",
-        "width": 64,
-        "subjects": 130,
-        "patch": (48, 48, 48),
-        "batch": 4,
-        "steps": 5200,
-        "learning_rate": 4e-3,
-        "validate_every": 200,
-    },
-    # a QSMnet small enough that two CPU cores train it in ten minutes, on heads without lesions: few as they are, they
-    # outweigh the tissue in the variance that maps are normalised by
-    "tiny": {
-        "width": 8,
-        "depth": 2,
-        "kernel": 3,
-        "momentum": 0.9,
-        "patch": (32, 32, 32),
-        "lesions": 0.0,
-        "batch": 4,
-        "steps": 800,
-        "learning_rate": 6e-3,
-        "warmup": 50,
-        "schedule": "cosine",
-        "ema": 0.98,
-        "validate_every": 100,
-        "checkpoint_every": 200,
-        "validation_shape": (64, 64, 64),
-    },
-}
-
-
-def preset(name: str) -> TrainConfig:
-    """Return a config by its name.
-
-    Raises:
-      ValueError: if there is none of that name.
-    """
-    if name not in PRESETS:
-        raise ValueError(f"config must be one of {', '.join(PRESETS)}, got {name!r}{_nearest(name, PRESETS)}")
-    return TrainConfig(preset=name, **PRESETS[name])
-
-
 def from_dict(values: object) -> TrainConfig:
     """Make a config from what `to_dict` returned.
 
@@ -345,11 +258,12 @@ def _checked_scalar(key: str, value: Any, kind: type) -> Any:
 def _kind(key: str) -> Any:
     kinds = typing.get_type_hints(TrainConfig)
     if key not in kinds:
-        raise ValueError(f"--set must name a setting that there is, got {key!r}{_nearest(key, kinds)}")
+        raise ValueError(f"--set must name a setting that there is, got {key!r}{nearest(key, kinds)}")
     return kinds[key]
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return what to add to an error that names something that is not there."""
     close = difflib.get_close_matches(name, names, 1, 0.0)
     return f": did you mean {close[0]!r}?" if close else ""
 

@@ -10,7 +10,8 @@ from qsmjax.cli.train import choose_config
 from qsmjax.io.lock import locked
 from qsmjax.io.nifti import new_volume, save_volume
 from qsmjax.training.checkpoint import load_for_inference
-from qsmjax.training.config import preset, with_settings
+from qsmjax.training.config import with_settings
+from qsmjax.training.presets import preset
 
 SMALL = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=2", "steps=2", "validate_every=1", "checkpoint_every=2"]
 

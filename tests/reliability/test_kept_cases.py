@@ -23,7 +23,8 @@ from qsmjax.io.weights import save_weights
 from qsmjax.models.build import build
 from qsmjax.pipeline import BACKGROUNDS
 from qsmjax.training.checkpoint import Checkpoints
-from qsmjax.training.config import from_dict, preset, with_settings
+from qsmjax.training.config import from_dict, with_settings
+from qsmjax.training.presets import preset
 from qsmjax.training.progress import STATE, stored_run
 from qsmjax.training.state import init_state
 

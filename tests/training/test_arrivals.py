@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from qsmjax.training.arrivals import EARLIEST, Arrivals, held_out, joined, turns
-from qsmjax.training.config import preset, with_settings
+from qsmjax.training.config import with_settings
 from qsmjax.training.patches import Patches
+from qsmjax.training.presets import preset
 from qsmjax.training.sight import Seen
 
 VOLUME, VECTOR = np.zeros((2, 2, 2), np.float32), np.ones(3, np.float32)

@@ -27,8 +27,9 @@ from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry
 from qsmjax.training import bank, correction, learn, patches, progress, scans, sight
 from qsmjax.training.arrivals import Arrivals
-from qsmjax.training.config import preset, with_settings
+from qsmjax.training.config import with_settings
 from qsmjax.training.devices import CompiledStep, compile_step
+from qsmjax.training.presets import preset
 from qsmjax.training.scans import draw_scan
 from qsmjax.training.totals import TOTALS, load_total
 

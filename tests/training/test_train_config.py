@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from qsmjax.training.config import HEEDED, PRESETS, TrainConfig, from_dict, preset, with_settings
+from qsmjax.training.config import HEEDED, TrainConfig, from_dict, with_settings
+from qsmjax.training.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -5,8 +5,9 @@ import pytest
 import scipy.ndimage
 
 from qsmjax.io.nifti import new_volume, save_volume
-from qsmjax.training.config import preset, with_settings
+from qsmjax.training.config import with_settings
 from qsmjax.training.labels import load_labels
+from qsmjax.training.presets import preset
 
 CONFIG = with_settings(preset("tiny"), ["voxel_size=3,3,3"])
 
