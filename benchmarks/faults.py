@@ -28,7 +28,7 @@ import orbax.checkpoint as ocp
 from qsmjax.cli.main import run_command
 from qsmjax.io.nifti import new_volume, save_volume
 from qsmjax.io.weights import load_weights
-from qsmjax.training import bank, learn
+from qsmjax.training import bank, judging
 from qsmjax.training.progress import STATE
 
 TINY = ["width=2", "depth=1", "kernel=3", "patch=8", "batch=2", "validation_shape=16"]
@@ -47,7 +47,7 @@ def child(words: Words, log: Path) -> None:
     os.dup2(out, 1)
     os.dup2(out, 2)
     # a bank that is made in seconds
-    bank.BOX, bank.BOXES, learn.JUDGED = 24, 1, 2
+    bank.BOX, bank.BOXES, judging.JUDGED = 24, 1, 2
     sys.exit(run_command("train", words))
 
 

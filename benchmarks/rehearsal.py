@@ -19,7 +19,8 @@ from kept_heads import kept_head
 from qsmjax.inference.learned import learned_inversion
 from qsmjax.inference.network import read_network
 from qsmjax.inference.shipped import FOLDER
-from qsmjax.models.correction import LESION, Correction
+from qsmjax.models.correction import Correction
+from qsmjax.models.rehearsal import LESION
 from qsmjax.training.calibration import SPOTS, regress
 
 

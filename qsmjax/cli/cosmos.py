@@ -4,7 +4,7 @@
 
 DIR has one folder an orientation, each with a field or phase, and what is known of it:
 
-  localfield.nii.gz | totalfield.nii.gz | phase*.nii.gz | real*.nii.gz with imaginary*.nii.gz | kspace.npy
+  localfield.nii.gz | totalfield.nii.gz | phase*.nii.gz | real*.nii.gz with imag*.nii.gz | kspace.npy
                                                               the scan, [ppm] if a field
   mask.nii.gz  magnitude*.nii.gz  noise.nii.gz  params.json   each optional, as for `qsmjax infer`
   to_reference.mat                                            optional: FLIRT's matrix, else magnitudes are registered
@@ -52,7 +52,7 @@ degree, 0.1 to 0.3 of what is no head, and 0.8 of a piece of one that came back 
 BEFORE = ("recon", "field", "background")
 """The stages before COSMOS: k-space goes through all, a local field through none."""
 MATRIX = "to_reference.mat"
-REAL, IMAGINARY = "real", "imaginary"
+REAL, IMAGINARY = "real", "imag"
 """What the names of files of these parts begin with."""
 LABELS = ("localfield.nii.gz", "mask.nii.gz", "chi.nii.gz", MATRIX)
 """What is saved of each orientation in OUT/labels, after its name."""
@@ -289,11 +289,12 @@ def read_orientation(
     """
     kind, files = _scan_files(folder) or ("", [])
     words = [str(path) for path in files] + ["--input", kind, "--preset", preset, "--quiet"]
-    strength = IMAGINARY if files and files[0].name.startswith(REAL) else "magnitude"
-    flags = {"phase": ("mask", strength), "kspace": ("mask",)}.get(kind, ("mask", "magnitude", "noise"))
-    for flag in flags:
+    parts = named_files(folder, IMAGINARY) if files and files[0].name.startswith(REAL) else []
+    words += ["--imaginary", *map(str, parts)] if parts else []
+    flags = {"phase": ("mask",) if parts else ("mask", "magnitude"), "kspace": ("mask",)}
+    for flag in flags.get(kind, ("mask", "magnitude", "noise")):
         found = named_files(folder, flag)
-        if flag in ("mask", "noise") and len(found) > 1:
+        if flag != "magnitude" and len(found) > 1:
             names = ", ".join(path.name for path in found)
             raise UserError(f"orientation {folder.name} must have one {flag} file, got {names}: move the others away")
         words += [f"--{flag}", *(str(path) for path in found)] if found else []
@@ -314,7 +315,7 @@ def read_orientation(
         aligned = "" if correlation is None else f", registered with correlation {correlation:.3f}"
         print(f"{folder.name}: {kind}, {int(local.mask.sum())} voxels{aligned}")
     before = {slot: stage for slot, stage in stages.items() if slot in BEFORE}
-    return Orientation(folder.name, scan, local, kind, tuple(files), before, transform, correlation)
+    return Orientation(folder.name, scan, local, kind, (*files, *parts), before, transform, correlation)
 
 
 def _transform(folder: Path, scan: Scan, first: Orientation | None, register: bool) -> tuple[np.ndarray, float | None]:

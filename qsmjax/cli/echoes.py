@@ -47,12 +47,14 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     parameters = load_parameters(args.params) if args.params else ScanParameters()
     given = tuple(args.te or parameters.te or ())
     if args.imaginary and args.magnitude:
-        raise UserError("--magnitude must be left out with --imaginary: real and imaginary parts tell it")
+        raise UserError("--magnitude must be left out with --imaginary, got both: real and imaginary parts tell it")
     files, imaginary, magnitudes = (in_order(paths or ()) for paths in (args.field, args.imaginary, args.magnitude))
     stored = read_stored(files, imaginary, magnitudes)
     first = stored.first
-    sidecars = [load_json(path) if (path := sidecar_path(file)).is_file() else {} for file in files]
+    sidecars = _sidecars(files)
     te = _times(given, sidecars, len(stored.values))
+    for flag, others in (("--magnitude", magnitudes), ("--imaginary", imaginary)):
+        _check_paired(flag, te, _sidecars(others))
     b0, b0_from = _strength(args, parameters, sidecars[0])
     check_units(te, b0, b0_from)
     grid, b0_source, notes = grid_of(args, first, parameters)
@@ -98,6 +100,21 @@ def _times(given: Sequence[float], sidecars: Sequence[Mapping[str, Any]], echoes
             "files in that order, or leave --te out"
         )
     return tuple(float(t) for t in te)
+
+
+def _sidecars(files: Sequence[Path]) -> list[dict[str, Any]]:
+    return [load_json(path) if (path := sidecar_path(file)).is_file() else {} for file in files]
+
+
+def _check_paired(flag: str, te: Sequence[float], sidecars: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse other files whose sidecars tell other echoes, or these in another order."""
+    told = tuple(t for sidecar in sidecars for t in echo_times(sidecar))
+    if len(told) == len(te) and max(told) < 1 and not np.allclose(te, told, rtol=0.01):
+        lists = [", ".join(f"{t:g}" for t in times) for times in (te, told)]
+        raise UserError(
+            f"{flag} must be of FIELD's echoes, in their order, got EchoTime {lists[1]} beside them where FIELD has "
+            f"{lists[0]}: give the files in that order"
+        )
 
 
 def _strength(args: argparse.Namespace, parameters: ScanParameters, sidecar: Mapping[str, Any]) -> tuple[float, str]:

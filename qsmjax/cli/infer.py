@@ -123,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--nan-to-mask must go with a field or phase, got --input kspace: mend the file")
     if args.imaginary and args.input != "phase":
         raise UserError(f"--imaginary must go with --input phase, whose FIELD are the real parts, got {args.input}")
+    if args.imaginary and args.phase_units != "auto":
+        raise UserError(f"--phase-units must go with phase, got {args.phase_units} with --imaginary: leave it out")
     started = time.perf_counter()
     target = output_path(args)
     result = reconstruct(args)

@@ -164,6 +164,7 @@ def given_arguments(args: argparse.Namespace) -> dict[str, Any]:
 def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """Describe a map: methods, parameters, units, reference, geometry, input and versions."""
     scan, solution, grid = result.scan, result.solution, result.local.geometry
+    inputs = [Path(path) for path in (*args.field, *(args.imaginary or ()))]
     stages = {slot: described_stage(stage) for slot, stage in result.stages.items()}
     if solution.weight is not None:
         stages["inversion"]["Parameters"]["weight"] = float(solution.weight)
@@ -172,9 +173,9 @@ def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[st
         "Method": result.stages["inversion"].name,
         **{key: value for key, value in stages["inversion"].items() if key != "Method"},
         "Stages": stages,
-        "Input": [Path(path).name for path in args.field],
+        "Input": [path.name for path in inputs],
         "InputKind": args.input,
-        "InputSHA256": [file_hash(path) for path in args.field],
+        "InputSHA256": [file_hash(path) for path in inputs],
         "FieldUnits": args.units if args.input not in ("phase", "kspace") else "rad",
         "Reference": args.reference,
         "ReferenceOffset": float(result.mapped.offset),

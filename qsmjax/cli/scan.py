@@ -188,7 +188,7 @@ def as_magnitude(data: np.ndarray) -> np.ndarray:
 
 
 def without_nan(
-    data: np.ndarray, mask: np.ndarray, path: Path, *, to_mask: bool
+    data: np.ndarray, mask: np.ndarray, path: str | Path, *, to_mask: bool
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Set what is not finite to zero, and take it out of the mask if that is wanted.
 

@@ -73,7 +73,7 @@ def head_of(stored: Stored, mask: str | Path | None, how: str) -> tuple[np.ndarr
 def complex_echoes(
     stored: Stored, mask: np.ndarray, args: argparse.Namespace, manufacturer: str | None
 ) -> tuple[Complex[Array, "echo x y z"], np.ndarray, list[str]]:
-    """Make complex echoes, phase by the rule that fits the file it is from, or by --phase-units.
+    """Make complex echoes, phase by the rule that fits the file it is from, or by --phase-units: parts need none.
 
     Args:
       stored: echoes.
@@ -88,10 +88,10 @@ def complex_echoes(
       UserError: if something in the mask is not finite.
       ValueError: if phase follows no rule.
     """
-    values, mask, notes = without_nan(stored.values, mask, stored.first.path, to_mask=args.nan_to_mask)
-    if np.iscomplexobj(values):
-        if args.phase_units != "auto":
-            raise UserError(f"--phase-units must go with phase, got {args.phase_units} for real and imaginary parts")
+    parts = np.iscomplexobj(stored.values)
+    named = "real and imaginary parts" if parts else str(stored.first.path)
+    values, mask, notes = without_nan(stored.values, mask, named, to_mask=args.nan_to_mask)
+    if parts:
         signal = complex_from_parts(values.real, values.imag, manufacturer=manufacturer)
         return signal, mask, [*notes, "echoes from real and imaginary parts"]
     scaled = phase_to_radians(
@@ -108,7 +108,7 @@ def complex_echoes(
 def _stack(paths: Sequence[Path], name: str) -> tuple[NiftiVolume, np.ndarray]:
     """Stack one file an echo, or one file with the echoes on its fourth axis, to (echo, x, y, z)."""
     first, *rest = (load_volume(path) for path in paths)
-    if not rest:
+    if not rest and sum(n != 1 for n in first.shape[3:]) < 2:
         return first, np.moveaxis(first.data.reshape(*first.shape[:3], -1), -1, 0)
     if name == "phase" and any(v.slope != first.slope or v.intercept != first.intercept for v in rest):
         raise UserError("the phase files must share one scale factor, got several: convert them together")
@@ -119,7 +119,10 @@ def _like(values: np.ndarray, first: NiftiVolume, paths: Sequence[Path], name: s
     """Stack files that must be as many echoes, on the grid of others."""
     other, found = _stack(paths, name)
     if found.shape != values.shape:
-        raise UserError(f"{name} must have the {len(values)} echoes of {values.shape[1:]}, got {found.shape}")
+        raise UserError(
+            f"{name} must have the {len(values)} echoes of {values.shape[1:]} that {first.path} has, got "
+            f"{len(found)} of {found.shape[1:]} in {other.path}: give files of the same echoes"
+        )
     # the others were held against their first
     on_grid(dataclasses.replace(other, data=found[0]), first, name)
     return found

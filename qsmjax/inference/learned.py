@@ -12,24 +12,58 @@ a total field, and the network that has seen such fields makes the map.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from qsmjax.inference.ahead import Call, ahead
 from qsmjax.inference.tiles import apply_tiled, whole_or_tiled
 from qsmjax.inversion.frame import MARGIN, check_field, check_finite
 from qsmjax.inversion.removal import remove_by_tfi
 from qsmjax.inversion.solution import Solution
 from qsmjax.models import unrolled
-from qsmjax.models.correction import UNCALIBRATED, Correction, check_params, correct, deviation, rehearsed
-from qsmjax.numerics.box import bounding_box, enter, frame_shape, leave
+from qsmjax.models.correction import UNCALIBRATED, Correction, check_params, correct, deviation
+from qsmjax.models.rehearsal import middle, off_by, rehearsal, rehearsed
+from qsmjax.numerics.arrays import Shape, Volume
+from qsmjax.numerics.box import Box, bounding_box, enter, frame_shape, leave
 from qsmjax.numerics.kspace import crop_to, pad_to
 from qsmjax.physics.field_map import FieldMap, spans_head
 
 HALO = 24
 """Overlap of tiles [voxels]; docs/reliability.md states the seam that it leaves."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+    """A trained correction: its stages' parameters, calibration, and a rehearsal's factors where its card has some."""
+
+    network: Correction
+    stages: tuple[Any, ...]
+    calibration: Array
+    factors: Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """How a scan is inverted: whether background is looked for, what is rehearsed, and tiles, if any.
+
+    Attributes:
+      watch: whether to leave a field in which background is found.
+      size: of the box of its mask.
+      rehearsed: size and frame of what is rehearsed; None for no rehearsal.
+      tile: edge of the tiles [voxels].
+      halo: their overlap.
+    """
+
+    watch: bool
+    size: Shape
+    rehearsed: tuple[Shape, Shape] | None
+    tile: int | None
+    halo: int
 
 
 def learned_inversion(
@@ -44,7 +78,8 @@ def learned_inversion(
     Args:
       network: from `models.build`.
       variables: its parameters, of each stage.
-      card: of its weights; "calibration" as `models.correction.deviation` takes it, "bootstrap" as `rehearsed` does.
+      card: of its weights; "calibration" as `models.correction.deviation` takes it, "bootstrap" as
+        `models.rehearsal.rehearsed` does.
       after_removal: inverts what `remove_by_tfi`, which is not tiled, leaves of a field in which background is found;
         None to look for none.
 
@@ -56,51 +91,18 @@ def learned_inversion(
       ValueError: if the parameters are not that network's.
     """
     calibration = jnp.asarray(card.get("calibration", UNCALIBRATED), jnp.float32)
-    level = jnp.asarray(card["bootstrap"], jnp.float32) if "bootstrap" in card else None
-    stages = [jax.tree.map(jnp.asarray, variables[name]) for name in sorted(variables)]
+    factors = jnp.asarray(card["bootstrap"], jnp.float32) if "bootstrap" in card else None
+    stages = tuple(jax.tree.map(jnp.asarray, variables[name]) for name in sorted(variables))
     for params in stages:
         check_params(network, params)
-
-    def correct_start(
-        begun: unrolled.Start, scan: unrolled.Scan, inside: jax.Array, tile: int | None, halo: int
-    ) -> tuple[jax.Array, jax.Array]:
-        """Go through all stages: map and deviation, in the frame."""
-        numbers = unrolled.about(scan.geometry.voxel_size, scan.geometry.b0_dir)
-        enter_frame = lambda part: pad_to(jnp.where(inside, part, 0), begun.sharp.shape)
-        for params in stages:
-            seen = _look(begun, scan)
-            features = jnp.moveaxis(crop_to(jnp.moveaxis(seen, -1, 0), inside.shape), 0, -1)
-            change, spread = _apply(network, params, features, numbers, tile, halo)
-            allowed = _share(begun, enter_frame(change), scan)
-            withheld, change = (1 - allowed) * change, allowed * change
-            begun = unrolled.Start(*map(enter_frame, unrolled.corrected(features, change)))
-        return begun.sharp, enter_frame(jnp.hypot(deviation(spread, calibration), withheld))
-
-    def finish(
-        begun: unrolled.Start, scan: unrolled.Scan, field_map: FieldMap, bootstrap: bool, tile: int | None, halo: int
-    ) -> Solution:
-        box = bounding_box(field_map.mask)
-        inside = jnp.asarray(field_map.mask)[box]
-        chi, std = correct_start(begun, scan, inside, tile, halo)
-        del begun
-        if bootstrap and level is not None:
-            again = _rehearsal(chi, scan)
-            found, foretold = correct_start(unrolled.start(again, rounds=unrolled.FEWER), again, inside, tile, halo)
-            std = _rehearsed(std, scan.mask, found - chi, foretold, level)
-        solution = Solution(
-            chi=leave(chi, box, field_map.geometry.shape),
-            std=leave(std, box, field_map.geometry.shape),
-            iterations=jnp.asarray(unrolled.ROUND * sum(unrolled.ROUNDS), jnp.int32),
-        )
-        check_finite(learned, solution)
-        return solution
+    trained = _Trained(network, stages, calibration, factors)
 
     def learned(field_map: FieldMap, *, bootstrap: bool = True, tile: int | None = None, halo: int = HALO) -> Solution:
         """Correct a total-variation map by a network that sees it beside the physics (learned).
 
         Args:
           field_map: local field.
-          bootstrap: whether to rehearse for the deviation's level, which takes two thirds as long again.
+          bootstrap: whether to rehearse for the deviation's level, which takes a quarter as long again.
           tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
           halo: overlap of the tiles [voxels].
 
@@ -109,16 +111,18 @@ def learned_inversion(
           Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030 (learning to invert the dipole).
           Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (the start).
         """
-        scan = _framed(field_map)
-        return finish(unrolled.start(scan), scan, field_map, bootstrap, tile, halo)
+        solution = _invert(trained, field_map, watch=False, bootstrap=bootstrap, tile=tile, halo=halo)
+        assert solution is not None, "nothing was watched for"
+        check_finite(learned, solution)
+        return solution
 
-    return learned if after_removal is None else _watchful(finish, after_removal)
+    return learned if after_removal is None else _watchful(trained, learned, after_removal)
 
 
-def _watchful(finish: Callable[..., Solution], invert_rest: Callable[..., Solution]) -> Callable:
+def _watchful(trained: _Trained, learned: Callable[..., Solution], invert_rest: Callable[..., Solution]) -> Callable:
     """Make the inversion that looks for background first, and has the rest inverted where it finds any."""
 
-    def learned(
+    def watchful(
         field_map: FieldMap,
         *,
         residue: bool = True,
@@ -127,52 +131,141 @@ def _watchful(finish: Callable[..., Solution], invert_rest: Callable[..., Soluti
         halo: int = HALO,
     ) -> Solution:
         """Do as a learned inversion does, but take background out of a head's field that holds any."""
-        scan = _framed(field_map)
-        begun = unrolled.start(scan)
-        if not (residue and _holds_background(begun, scan) and spans_head(field_map)):
-            return finish(begun, scan, field_map, bootstrap, tile, halo)
-        del begun, scan
-        local = remove_by_tfi(field_map)
-        return dataclasses.replace(invert_rest(local, tile=tile, halo=halo), local=local)
+        watch = residue and spans_head(field_map)
+        solution = _invert(trained, field_map, watch=watch, bootstrap=bootstrap, tile=tile, halo=halo)
+        if solution is None:
+            local = remove_by_tfi(field_map)
+            return dataclasses.replace(invert_rest(local, tile=tile, halo=halo), local=local)
+        check_finite(learned, solution)
+        return solution
 
-    return learned
+    watchful.__name__ = learned.__name__
+    return watchful
+
+
+def _invert(
+    trained: _Trained, field_map: FieldMap, *, watch: bool, bootstrap: bool, tile: int | None, halo: int
+) -> Solution | None:
+    """Invert a field map; None if background is watched for, and found."""
+    check_field(field_map)
+    box = bounding_box(field_map.mask)
+    scan = _framed(field_map, box)
+    inside = field_map.mask[box]
+    x, y, z = inside.shape
+    rehearses = bootstrap and trained.factors is not None
+    to_rehearse = _middle(inside, field_map.geometry.voxel_size) if rehearses else None
+    how = _How(watch, (x, y, z), to_rehearse, tile, halo)
+
+    def flow(call: Call, begun: unrolled.Start, scan: unrolled.Scan) -> tuple[Volume, Volume] | None:
+        return _after_start(call, trained, how, begun, scan)
+
+    with ahead(flow, unrolled.Start(scan.field, scan.field), scan) as call:
+        made = flow(call, unrolled.start(scan), scan)
+    if made is None:
+        return None
+    chi, std = (leave(part, box, field_map.geometry.shape) for part in made)
+    return Solution(chi=chi, std=std, iterations=jnp.asarray(unrolled.ROUND * sum(unrolled.ROUNDS), jnp.int32))
+
+
+def _after_start(
+    call: Call, trained: _Trained, how: _How, begun: unrolled.Start, scan: unrolled.Scan
+) -> tuple[Volume, Volume] | None:
+    """Go on from a start to map and deviation, in the frame; a flow, as `inference.ahead` has them."""
+    if how.watch and _is_foreign(call(_unexplained, begun, scan)):
+        return None
+    chi, std = _corrected(call, trained, how, how.size, begun, scan)
+    if how.rehearsed is None:
+        return chi, std
+    size, shape = how.rehearsed
+    again, truth = call(_rehearsal, chi, scan, size, shape)
+    found, foretold = _corrected(call, trained, how, size, unrolled.start(again, call=call), again)
+    return chi, call(_rehearsed, std, scan.mask, found, truth, foretold, again.mask, trained.factors)
+
+
+def _corrected(
+    call: Call, trained: _Trained, how: _How, size: Shape, begun: unrolled.Start, scan: unrolled.Scan
+) -> tuple[Volume, Volume]:
+    """Go through all stages, the network in the box of that size: map and deviation, in the frame."""
+    std = begun.sharp
+    for params in trained.stages:
+        features, numbers = call(_look, begun, scan, size)
+        made = _apply(call, trained.network, params, features, numbers, how)
+        begun, std = call(_settle, features, made, scan, trained.calibration)
+    return begun.sharp, std
 
 
 def _apply(
-    network: Correction, params: Any, features: jax.Array, numbers: jax.Array, tile: int | None, halo: int
-) -> jax.Array:
+    call: Call, network: Correction, params: Any, features: jax.Array, numbers: jax.Array, how: _How
+) -> tuple[Volume, Volume]:
     """Apply a correction in the box, whole or in tiles: change and spread."""
-    corrected = lambda maps: jnp.stack(correct(network, params, maps, numbers))
-    x, y, z = features.shape[:3]
 
-    def whole() -> jax.Array:
-        return corrected(jnp.pad(features, [*[(0, -n % network.stride) for n in (x, y, z)], (0, 0)]))[:, :x, :y, :z]
-
-    def tiled(edge: int) -> jax.Array:
+    def tiled(edge: int) -> tuple[Volume, Volume]:
         volumes = tuple(np.moveaxis(np.asarray(features), -1, 0))
-        run = lambda *parts: jnp.moveaxis(corrected(jnp.stack(parts, -1)), 0, -1)
-        made = apply_tiled(run, volumes, tile=edge, halo=halo, stride=network.stride)
-        return jnp.moveaxis(jnp.asarray(made), -1, 0)
+        run = lambda *parts: jnp.stack(correct(network, params, jnp.stack(parts, -1), numbers), -1)
+        made = apply_tiled(run, volumes, tile=edge, halo=how.halo, stride=network.stride)
+        return jnp.asarray(made[..., 0]), jnp.asarray(made[..., 1])
 
-    return jnp.asarray(whole_or_tiled(whole, tiled, tile=tile))
-
-
-def _holds_background(begun: unrolled.Start, scan: unrolled.Scan) -> bool:
-    """Say whether the field has sources outside the mask; not where it is traced."""
-    foreign = _unexplained(begun, scan) > unrolled.FOREIGN
-    return not isinstance(foreign, jax.core.Tracer) and bool(foreign)
+    return whole_or_tiled(lambda: call(correct, network, params, features, numbers), tiled, tile=how.tile)
 
 
-def _framed(field_map: FieldMap) -> unrolled.Scan:
-    """Bring a field map to the frame, and weigh it."""
-    check_field(field_map)
-    box = bounding_box(field_map.mask)
+def _is_foreign(multiple: Float[Array, ""] | jax.ShapeDtypeStruct) -> bool:
+    """Say whether a field has sources outside the mask, by `unrolled.unexplained`; not where no value is known."""
+    if not isinstance(multiple, jax.Array) or isinstance(multiple, jax.core.Tracer):
+        return False
+    return float(multiple) > unrolled.FOREIGN
+
+
+def _middle(mask: jax.Array, voxel_size: jax.Array) -> tuple[Shape, Shape]:
+    """Return the size of what is rehearsed, and of its frame."""
+    x, y, z = size = middle(mask, voxel_size)
+    return size, frame_shape((slice(0, x), slice(0, y), slice(0, z)), MARGIN, voxel_size)
+
+
+def _framed(field_map: FieldMap, box: Box) -> unrolled.Scan:
+    """Bring a field map to the frame of a box, and weigh it."""
     shape = frame_shape(box, MARGIN, field_map.geometry.voxel_size)
     parts = [field_map.field, field_map.mask, field_map.noise, field_map.magnitude]
     field, mask, noise, magnitude = (enter(part, box, shape) for part in parts)
     return _weigh(field, mask, dataclasses.replace(field_map.geometry, shape=shape), noise, magnitude)
 
 
-_weigh, _look, _share = jax.jit(unrolled.weigh), jax.jit(unrolled.look), jax.jit(unrolled.share)
-_unexplained, _rehearsal = jax.jit(unrolled.unexplained), jax.jit(unrolled.rehearsal)
-_rehearsed = jax.jit(rehearsed)
+_weigh, _unexplained = jax.jit(unrolled.weigh), jax.jit(unrolled.unexplained)
+_rehearsal = jax.jit(rehearsal, static_argnums=(2, 3))
+
+
+@partial(jax.jit, static_argnums=2)
+def _look(begun: unrolled.Start, scan: unrolled.Scan, size: Shape) -> tuple[jax.Array, jax.Array]:
+    """Look at a map: in the box of its mask, and at the grid in numbers."""
+    inside = jnp.moveaxis(crop_to(jnp.moveaxis(unrolled.look(begun, scan), -1, 0), size), 0, -1)
+    return inside, unrolled.about(scan.geometry.voxel_size, scan.geometry.b0_dir)
+
+
+@jax.jit
+def _settle(
+    features: jax.Array, made: tuple[jax.Array, jax.Array], scan: unrolled.Scan, calibration: jax.Array
+) -> tuple[unrolled.Start, jax.Array]:
+    """Take what the data allow of a stage's change: the next start and its deviation, in the frame.
+
+    The start is read out of the features, so that it need not be kept while the network runs.
+    """
+    change, spread = made
+    inside = crop_to(scan.mask, change.shape)
+    in_frame = lambda part: pad_to(jnp.where(inside, part, 0), scan.field.shape)
+    begun = unrolled.Start(*map(in_frame, unrolled.corrected(features, jnp.zeros_like(change))))
+    allowed = unrolled.share(begun, in_frame(change), scan)
+    after = unrolled.Start(*map(in_frame, unrolled.corrected(features, allowed * change)))
+    return after, in_frame(jnp.hypot(deviation(spread, calibration), (1 - allowed) * change))
+
+
+@jax.jit
+def _rehearsed(
+    std: jax.Array,
+    mask: jax.Array,
+    found: jax.Array,
+    truth: jax.Array,
+    foretold: jax.Array,
+    again: jax.Array,
+    factors: jax.Array,
+) -> jax.Array:
+    """Bring a deviation to the level that a rehearsal tells, whose mask is another."""
+    return rehearsed(std, mask, off_by(found - truth, again, foretold), factors)

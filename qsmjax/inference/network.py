@@ -75,6 +75,11 @@ def load_network(path: str | Path, *, after_removal: Callable[..., Solution] | N
     if isinstance(network, Correction):
         unrolled = learned_inversion(network, variables, card, after_removal=after_removal)
         return Network(str(card["name"]), unrolled, lambda _: [], card)
+    return _of_one_grid(file, network, variables, card)
+
+
+def _of_one_grid(file: Path, network: nn.Module, variables: dict[str, Any], card: dict[str, Any]) -> Network:
+    """Make the inversion of a network that knows the grid and B0 of its training alone."""
     check_card(file, card)
     scaling = Scaling(**card["scaling"])
     stride = 2 ** int(getattr(network, "depth", 0))

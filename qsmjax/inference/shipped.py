@@ -27,7 +27,7 @@ def learned(
     Args:
       field_map: local field, on any grid.
       residue: whether to look for background that is left in the field, and go on with `tfi` and learned_total.
-      bootstrap: whether to rehearse for the deviation's level, which takes two thirds as long again.
+      bootstrap: whether to rehearse for the deviation's level, which takes a quarter as long again.
       tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
       halo: overlap of the tiles [voxels].
 

@@ -7,6 +7,7 @@ a layer sees the same border. Where the halo covers the network's field of view,
 
 import itertools
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -14,14 +15,13 @@ from jax.typing import ArrayLike
 
 from qsmjax.numerics.memory import exhausted
 
+Made = TypeVar("Made")
 TILE = 96
 """Edge of the tiles [voxels] of a volume that turned out not to fit."""
 
 
-def whole_or_tiled(
-    whole: Callable[[], ArrayLike], tiled: Callable[[int], ArrayLike], *, tile: int | None = None
-) -> ArrayLike:
-    """Compute a volume whole; in tiles where they are asked for, or where the device's memory does not hold the whole.
+def whole_or_tiled(whole: Callable[[], Made], tiled: Callable[[int], Made], *, tile: int | None = None) -> Made:
+    """Compute volumes whole; in tiles where they are asked for, or where the device's memory does not hold the whole.
 
     Args:
       whole: computes it at once.

@@ -118,10 +118,16 @@ def up_to_constant(
     return prox
 
 
-def linear_up_to_constant(field: Volume, weights: Volume, penalty: ArrayLike = DATA_PENALTY) -> DataTerm:
-    """Pull towards the field as least squares do, up to a constant: `up_to_constant` of `linear`, by one product."""
+def linear_up_to_constant(
+    field: Volume, weights: Volume, penalty: ArrayLike = DATA_PENALTY, *, free: ArrayLike | None = None
+) -> DataTerm:
+    """Pull towards the field as least squares do, up to a constant: `up_to_constant` of `linear`, by one product.
+
+    With `free` it is known whether there is a constant.
+    """
     pull = weights**2 / (weights**2 + penalty)
-    asked, whole, free = jnp.sum(pull * field), jnp.maximum(jnp.sum(pull), 1e-30), holds_constant(field, weights)
+    asked, whole = jnp.sum(pull * field), jnp.maximum(jnp.sum(pull), 1e-30)
+    free = holds_constant(field, weights) if free is None else free
 
     def prox(made: Volume) -> Volume:
         constant = (asked - jnp.vdot(pull, made, precision=jax.lax.Precision.HIGHEST)) / whole

@@ -15,20 +15,12 @@ from jaxtyping import Array, Float
 
 from qsmjax.models.layers import Conv3d
 from qsmjax.models.unrolled import ABOUT, FEATURES, OFFSET, UNIT
-from qsmjax.numerics.arrays import Mask, Volume
-from qsmjax.numerics.operators import masked_mean
-from qsmjax.numerics.quantiles import masked_quantile
+from qsmjax.numerics.arrays import Volume
 
 SIZES = (0.5, 0.035, 0.05, 0.2, 0.015, 0.36, 0.1, 1.0)
 """Typical sizes of the volumes (medians of their deviations over the training scans)."""
 UNCALIBRATED = (0.0, 1.0)
 """Calibration that leaves the spread as it is."""
-ONE_DEVIATION = 0.6827
-"""Part of the errors that one standard deviation is to hold."""
-LESION = 0.5
-"""How far a deviation's logarithm lies above its mean in lesions and veins, at least; in tissue it scatters by 0.25."""
-BELIEVED = (0.3, 3.0)
-"""A rehearsal's errors over what was foretold that are believed."""
 
 
 class Correction(nn.Module):
@@ -104,30 +96,6 @@ def deviation(spread: Volume, calibration: Float[Array, "2"]) -> Volume:
     return jnp.exp(calibration[0] + calibration[1] * spread)
 
 
-def rehearsed(std: Volume, mask: Mask, error: Volume, foretold: Volume, bootstrap: Float[Array, "3"]) -> Volume:
-    """Bring a deviation to its scan's own level, which a rehearsal tells.
-
-        log std ← a + b log q + l + c min(e, LESION) + max(e - LESION, 0),    e = log std - l,    l its mean in the mask
-
-    q is the number of foretold deviations within which 68 % of the rehearsal's errors lie, their mean aside.
-
-    Args:
-      std: as the network foretells it [ppm].
-      mask: where the map is.
-      error: of the rehearsal's map, whose truth is known (`models.unrolled.rehearsal`) [ppm].
-      foretold: the deviation of that map [ppm].
-      bootstrap: a, b and c (`training.calibration.calibrate_level`).
-    """
-    off = jnp.abs(error - masked_mean(error, mask)) / jnp.where(mask, foretold, 1)
-    quantile = jnp.clip(masked_quantile(off, mask, ONE_DEVIATION), *BELIEVED)
-    logarithm = jnp.log(jnp.where(mask, std, 1))
-    level = masked_mean(logarithm, mask)
-    a, b, c = bootstrap
-    excess = logarithm - level
-    told = c * jnp.minimum(excess, LESION) + jnp.maximum(excess - LESION, 0)
-    return jnp.where(mask, jnp.exp(a + b * jnp.log(quantile) + level + told), 0)
-
-
 def check_params(network: Correction, params: Mapping[str, Any]) -> None:
     """Check that parameters are a network's.
 
@@ -145,10 +113,12 @@ def check_params(network: Correction, params: Mapping[str, Any]) -> None:
 def correct(
     network: Correction, params: Any, features: Float[Array, "x y z f"], numbers: Float[Array, " k"]
 ) -> tuple[Volume, Volume]:
-    """Apply a correction to one scan, its sizes multiples of the stride: change [ppm] and spread [log ppm]."""
-    made: Any = network.apply({"params": params}, features[None], numbers[None])
+    """Apply a correction to one scan: change [ppm] and spread [log ppm]."""
+    x, y, z = features.shape[:3]
+    padded = jnp.pad(features, [*[(0, -n % network.stride) for n in (x, y, z)], (0, 0)])
+    made: Any = network.apply({"params": params}, padded[None], numbers[None])
     change, spread = made
-    return change[0], spread[0]
+    return change[0, :x, :y, :z], spread[0, :x, :y, :z]
 
 
 def levelled(features: Float[Array, "n x y z f"]) -> Float[Array, "n x y z d"]:

@@ -7,11 +7,12 @@ know no kernel: voxel size, B0's direction and the noise come to it as numbers. 
 without resampling or turning.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from qsmjax.inversion import data_terms
 from qsmjax.inversion.frame import inversion_kernel
@@ -32,8 +33,6 @@ OFFSET = 4.0
 """Added to the noise's logarithm within the mask."""
 ROUND, ROUNDS = 10, (4, 2)
 """Iterations of a round, and rounds of the start: with even weights, and with weights that spare the edges found."""
-FEWER = (2, 1)
-"""Rounds of a rehearsal's start: what it tells of the errors differs by 4 % at most from what ROUNDS tell."""
 STRUCTURE, EDGE = 0.75, 2.5
 """Slope at which an edge's weight is half, over the mean slope: of the signal's logarithm, and of the map found."""
 FLAT = 1e-3
@@ -45,8 +44,6 @@ REFINEMENTS, TRUST_REGION = 5, 0.02
 USUAL, RISE, LEAST_PART, FOREIGN = 0.95, 0.18, 0.03, 1.2
 """What a start leaves of a field over its noise, where all of it comes from the mask: 0.95 part^0.18, part the noise
 over the field, 0.03 at least; from how many times as much on there must be sources elsewhere (docs/learned.md)."""
-LARGEST_NOISE = 10.0
-"""Most noise of a voxel that is drawn, over its level: where next to nothing was measured the field has a size too."""
 CONE = 0.1
 """|D| below which a frequency counts as lost in the cone."""
 
@@ -67,6 +64,7 @@ class Scan(NamedTuple):
       geometry: of the frame.
       dipole: of that, in k-space.
       trust: of each voxel's field, of mean one.
+      free: whether the field holds a constant.
       level: standard deviation of the noise [ppm]: no less than a part of the field.
       weight: of the total variation [ppm mm].
       edges: weights of the differences along each axis, of mean one: a difference costs less where the signal has one.
@@ -77,6 +75,7 @@ class Scan(NamedTuple):
     geometry: Geometry
     dipole: Kernel
     trust: Volume
+    free: Bool[Array, ""]
     level: Float[Array, ""]
     weight: Float[Array, ""]
     edges: Float[Array, "3 x y z"]
@@ -94,28 +93,37 @@ def weigh(field: Volume, mask: Mask, geometry: Geometry, noise: Volume | None, m
     weight = jnp.asarray(auto_weight(level, field, mask, geometry))
     signal = _signal(mask, noise, magnitude)
     edges = jnp.ones((3, *field.shape)) if signal is None else _spared(signal, mask, geometry, STRUCTURE, FLAT)
-    return Scan(field, mask, geometry, inversion_kernel(geometry), trust, level, weight, _over_mean(edges, mask))
+    free = data_terms.holds_constant(field, trust)
+    return Scan(field, mask, geometry, inversion_kernel(geometry), trust, free, level, weight, _over_mean(edges, mask))
 
 
-def start(scan: Scan, *, rounds: tuple[int, int] = ROUNDS) -> Start:
+def start(scan: Scan, *, call: Callable[..., Any] = lambda function, *args: function(*args)) -> Start:
     """Invert by total variation that spares the edges of the signal, and then those of what it found.
 
         weight of a difference = s / (|∂ log m| + s) · e / (|∂chi| + e),    s, e in proportion to the means
 
     over its mean, so that the whole weighs the same. The second factor comes in when there is a chi. Rounds are
-    compiled here, where else only callers compile, so that all of them, and those of a rehearsal, are one.
+    compiled here, where else only callers compile, so that all of them are one; `call` may have them compiled ahead.
 
     References:
       Liu et al., NeuroImage 59:2560 (2012), doi:10.1016/j.neuroimage.2011.08.082 (edges of the magnitude).
       Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (reweighted l1).
     """
-    state = nothing(scan.field)
-    for _ in range(rounds[0]):
-        state = _round(scan, state)
-    plain, scan = state.chi, _sparing(scan, state.chi)
-    for _ in range(rounds[1]):
-        state = _round(scan, state)
-    return Start(jnp.where(scan.mask, plain, 0), jnp.where(scan.mask, state.chi, 0))
+    state = call(_nothing, scan.field)
+    for _ in range(ROUNDS[0]):
+        state = call(_round, scan, state)
+    plain, scan = state.chi, call(_sparing, scan, state.chi)
+    for _ in range(ROUNDS[1]):
+        state = call(_round, scan, state)
+    return call(_begun, scan.mask, plain, state.chi)
+
+
+_nothing = jax.jit(nothing)
+
+
+@jax.jit
+def _begun(mask: Mask, plain: Volume, sharp: Volume) -> Start:
+    return Start(jnp.where(mask, plain, 0), jnp.where(mask, sharp, 0))
 
 
 @jax.jit
@@ -133,7 +141,7 @@ def _over_mean(edges: Float[Array, "3 x y z"], mask: Mask) -> Float[Array, "3 x 
 def _round(scan: Scan, begun: Splits) -> Splits:
     x, y, z = scan.edges
     return minimise_variation(
-        data_terms.linear_up_to_constant(scan.field, scan.trust),
+        data_terms.linear_up_to_constant(scan.field, scan.trust, free=scan.free),
         scan.field,
         scan.mask,
         scan.geometry,
@@ -155,8 +163,7 @@ def _up_to_constant(scan: Scan, rest: Volume) -> Volume:
     """Take off what is left of a field the constant that it holds, and trust it; zero where nothing is trusted."""
     heard = scan.trust**2
     constant = jnp.sum(heard * rest) / jnp.maximum(jnp.sum(heard), 1e-30)
-    holds = data_terms.holds_constant(scan.field, scan.trust)
-    return scan.trust * jnp.where(scan.trust > 0, rest - jnp.where(holds, constant, 0), 0)
+    return scan.trust * jnp.where(scan.trust > 0, rest - jnp.where(scan.free, constant, 0), 0)
 
 
 def _signal(mask: Mask, noise: Volume | None, magnitude: Volume | None) -> Volume | None:
@@ -221,20 +228,6 @@ def share(begun: Start, change: Volume, scan: Scan) -> Float[Array, ""]:
     square, along, before = jnp.maximum(mean(moved, moved), 1e-30), mean(rest, moved), mean(rest, rest)
     room = level**2 + 2 * level * jnp.sqrt(before)
     return jnp.minimum((along + jnp.sqrt(along**2 + square * room)) / square, 1)
-
-
-def rehearsal(chi: Volume, scan: Scan) -> Scan:
-    """Return a scan like this one, were a map its truth: the map's own field, and noise as this one has.
-
-    How far the inversion of that field is off the map says how far this map is off its truth: of both it is known what
-    they are made of.
-
-    References:
-      Efron, Ann. Statist. 7:1 (1979), doi:10.1214/aos/1176344552 (the parametric bootstrap).
-    """
-    std = scan.level / jnp.maximum(scan.trust, 1 / LARGEST_NOISE)
-    drawn = std * jax.random.normal(jax.random.key(0), chi.shape, jnp.float32)
-    return scan._replace(field=jnp.where(scan.mask, multiply_k(chi, scan.dipole) + drawn, 0))
 
 
 def unexplained(begun: Start, scan: Scan) -> Float[Array, ""]:

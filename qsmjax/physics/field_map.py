@@ -106,7 +106,12 @@ def _check_measured(name: str, volume: Volume, mask: Mask) -> None:
 
 
 def spans_head(field_map: FieldMap) -> bool:
-    """Say whether the mask's box has the edges of a head's: what is usual in heads is not so in phantoms and slabs."""
+    """Say whether the mask's box has the edges of a head's: what is usual in heads is not so in phantoms and slabs.
+
+    Of a mask or a grid that is traced nothing can be said: no.
+    """
+    if any(isinstance(known, jax.core.Tracer) for known in (field_map.mask, field_map.geometry.voxel_size)):
+        return False
     where = np.argwhere(np.asarray(field_map.mask))
     edges = (np.ptp(where, axis=0) + 1) * np.asarray(field_map.geometry.voxel_size) if len(where) else np.zeros(3)
     return bool(edges.min() >= LEAST_EXTENT)

@@ -1,7 +1,6 @@
 """The standard deviation that a correction predicts, brought to what its errors are on scans that it has not seen."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,11 +9,13 @@ import numpy as np
 import scipy.optimize
 from jax.typing import ArrayLike
 
-from qsmjax.models import unrolled
-from qsmjax.models.correction import BELIEVED, LESION, ONE_DEVIATION, UNCALIBRATED, Correction
-from qsmjax.numerics.kspace import pad_to
-from qsmjax.training.scans import Example
-from qsmjax.training.sight import Seen, correct_seen, framed, see, see_next
+from qsmjax.inversion.frame import MARGIN
+from qsmjax.models.correction import UNCALIBRATED, Correction
+from qsmjax.models.rehearsal import BELIEVED, LESION, ONE_DEVIATION, middle, rehearsal
+from qsmjax.numerics.box import frame_shape
+from qsmjax.numerics.kspace import crop_to, pad_to
+from qsmjax.training.scans import Example, rounded
+from qsmjax.training.sight import Framed, Seen, correct_seen, framed, see, see_next
 
 SPOTS = 3000
 """Voxels of each scan that the deviation is calibrated on."""
@@ -47,7 +48,7 @@ def calibrate(network: Correction, params: Any, scans: Sequence[Seen], seed: int
 def calibrate_level(
     network: Correction, stages: Sequence[Any], scans: Sequence[Example], calibration: Sequence[float], seed: int
 ) -> list[float] | None:
-    """Fit, over whole scans, what a rehearsal tells of a scan's own level: what `models.correction.rehearsed` takes.
+    """Fit, over whole scans, what a rehearsal tells of a scan's own level: what `models.rehearsal.rehearsed` takes.
 
     Each scan is inverted, and then the field that the map found would have, with noise as that scan's. How far the
     second map is off the first foretells how far the first is off the truth; and within a scan the deviation varies by
@@ -68,8 +69,9 @@ def calibrate_level(
     rng, rows, wanted = np.random.default_rng(seed), [], []
     constant, factor = calibration
     for scan in scans:
-        seen, chi, spread = invert(network, stages, scan)
-        seen_again, found, spread_again = invert(network, stages, rehearse(scan, chi), rounds=unrolled.FEWER)
+        known = framed(scan)
+        seen, chi, spread = invert(network, stages, known)
+        seen_again, found, spread_again = invert(network, stages, rehearse(known, chi))
         off = _errors(found, seen_again) - constant - factor * spread_again[seen_again.mask]
         error, std = _errors(chi, seen), constant + factor * spread[seen.mask]
         told = np.clip(np.quantile(off, ONE_DEVIATION), *np.log(BELIEVED))
@@ -80,27 +82,24 @@ def calibrate_level(
     return regress(rows, wanted, (0.0, 0.0, 1.0))
 
 
-def invert(
-    network: Correction, stages: Sequence[Any], scan: Example, *, rounds: tuple[int, int] = unrolled.ROUNDS
-) -> tuple[Seen, np.ndarray, np.ndarray]:
+def invert(network: Correction, stages: Sequence[Any], known: Framed) -> tuple[Seen, np.ndarray, np.ndarray]:
     """Invert a scan: what was seen of it last, the map [ppm] and its spread [log ppm], in the box of its mask."""
-    seen = see(scan, partial(unrolled.start, rounds=rounds))
+    seen = see(known)
     for params in stages[:-1]:
-        seen = see_next(scan, seen, network, params)
+        seen = see_next(known, seen, network, params)
     maps, spread = correct_seen(seen, network, stages[-1])
     return seen, np.asarray(maps.sharp), spread
 
 
-def rehearse(scan: Example, chi: np.ndarray) -> Example:
-    """Return the scan whose truth a map is, in the box of the mask: what `models.unrolled.rehearsal` makes of it."""
-    weighed, box, inside = framed(scan)
-    again, truth = np.zeros_like(scan.field), np.zeros_like(scan.chi)
-    again[box] = np.asarray(_rehearsal(pad_to(jnp.asarray(chi), weighed.mask.shape), weighed).field)[inside]
-    truth[box] = chi
-    return scan._replace(field=again, chi=truth)
+def rehearse(known: Framed, chi: np.ndarray) -> Framed:
+    """Return the middle of a scan, its truth a map in the box of the mask: what `models.rehearsal` makes of it."""
+    x, y, z = size = middle(jnp.asarray(known.mask), known.scan.geometry.voxel_size)
+    a, b, c = (rounded(n) for n in frame_shape((slice(0, x), slice(0, y), slice(0, z)), MARGIN))
+    again, truth = _rehearsal(pad_to(chi, known.scan.mask.shape), known.scan, size, (a, b, c))
+    return Framed(again, np.asarray(crop_to(truth, size)), np.asarray(crop_to(again.mask, size)))
 
 
-_rehearsal = jax.jit(unrolled.rehearsal)
+_rehearsal = jax.jit(rehearsal, static_argnums=(2, 3))
 
 
 def _errors(chi: ArrayLike, seen: Seen) -> np.ndarray:

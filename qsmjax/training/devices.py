@@ -75,7 +75,7 @@ def compile_step(step: Callable, devices: Sequence[jax.Device]) -> CompiledStep:
     run = lambda state, batch: mapped(state, jax.tree.map(share, batch))
     # steps that the CPU's devices have not ended share its threads, and can wait for one another without end
     orderly = lambda state, batch: jax.block_until_ready(run(state, batch))
-    # a copy of this process' own: taken of the whole it comes from the first one's, and many at a time wait without end
+    # this process' own copy: indexing what several hold has all of them compute, and many at a time wait without end
     own = lambda a: np.asarray(a.addressable_data(0)).reshape(a.shape[1:])
     return CompiledStep(
         run=orderly if devices[0].platform == "cpu" else run,

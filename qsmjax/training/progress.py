@@ -1,7 +1,8 @@
-"""How far a stage of the learned inversion has come, and the file that it goes on from."""
+"""A run of the learned inversion, how far a stage of it has come, and the file that it goes on from."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -10,9 +11,24 @@ import numpy as np
 import optax
 
 from qsmjax.io.weights import load_weights, save_weights
+from qsmjax.models.correction import Correction
 from qsmjax.training.config import TrainConfig, from_dict
 
 STATE = "state.safetensors"
+
+
+class Run(NamedTuple):
+    """What all stages of a run share: where, by what config, which network, the data's name, who hears, devices, and
+    what parameters they begin from.
+    """
+
+    workdir: Path
+    config: TrainConfig
+    network: Correction
+    data: str
+    say: Callable[[str], None]
+    devices: list[jax.Device]
+    begun: Mapping[str, Any] = {}
 
 
 @flax.struct.dataclass

@@ -4,7 +4,7 @@ W/stage_0/seen/    what the physics sees of the start
 W/stage_1/seen/    of the map that the first stage made of it; and so on
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,44 +50,48 @@ class Seen(NamedTuple):
     b0_dir: Float[np.ndarray, "3"]
 
 
-def framed(example: Example) -> tuple[unrolled.Scan, tuple[slice, ...], tuple[slice, ...]]:
-    """Return a scan in its frame, weighed; the box of its mask, and where that lies in the frame."""
+class Framed(NamedTuple):
+    """A scan in its frame, weighed, with its truth [ppm] and its mask in the box in the middle of that."""
+
+    scan: unrolled.Scan
+    chi: Float[np.ndarray, "x y z"]
+    mask: Bool[np.ndarray, "x y z"]
+
+
+def framed(example: Example) -> Framed:
+    """Bring a scan to its frame."""
     box = bounding_box(example.mask)
     x, y, z = (rounded(n) for n in frame_shape(box, MARGIN))
     grid = geometry((x, y, z), example.voxel_size, example.b0_dir)
     enter = lambda part: pad_to(jnp.asarray(part[box]), (x, y, z))
     noise = enter(example.noise) if example.noise.any() else None
-    size = tuple(part.stop - part.start for part in box)
-    first = [(a - b) // 2 for a, b in zip((x, y, z), size)]
-    inside = tuple(slice(a, a + b) for a, b in zip(first, size))
-    return _weigh(enter(example.field), enter(example.mask), grid, noise, None), box, inside
+    weighed = _weigh(enter(example.field), enter(example.mask), grid, noise, None)
+    return Framed(weighed, example.chi[box].astype(np.float32), example.mask[box])
 
 
-def see(example: Example, begin: Callable[[unrolled.Scan], unrolled.Start] = unrolled.start) -> Seen:
+def see(known: Framed, begun: unrolled.Start | None = None) -> Seen:
     """Let the physics look at a scan.
 
     Args:
-      example: the scan.
-      begin: makes the maps that are looked at, in the frame.
+      known: the scan.
+      begun: the maps that are looked at, in the box; None for the start.
     """
-    scan, box, inside = framed(example)
-    made = np.asarray(_look(begin(scan), scan))
-    return Seen(
-        made[inside].astype(np.float16),
-        example.chi[box].astype(np.float32),
-        example.mask[box],
-        example.voxel_size,
-        example.b0_dir,
-    )
+    scan, chi, mask = known
+    in_frame = lambda part: pad_to(part, scan.field.shape)
+    made = np.asarray(_look(unrolled.start(scan) if begun is None else unrolled.Start(*map(in_frame, begun)), scan))
+    first = [(a - b) // 2 for a, b in zip(scan.field.shape, mask.shape)]
+    features = made[tuple(slice(a, a + b) for a, b in zip(first, mask.shape))]
+    grid = scan.geometry
+    return Seen(features.astype(np.float16), chi, mask, np.asarray(grid.voxel_size), np.asarray(grid.b0_dir))
 
 
 _weigh, _look = jax.jit(unrolled.weigh), jax.jit(unrolled.look)
 
 
-def see_next(example: Example, seen: Seen, network: Correction, params: Any) -> Seen:
+def see_next(known: Framed, seen: Seen, network: Correction, params: Any) -> Seen:
     """Let the physics look at the map that a stage makes of what it saw."""
     begun, _ = correct_seen(seen, network, params)
-    return see(example, lambda scan: unrolled.Start(*[pad_to(part, scan.field.shape) for part in begun]))
+    return see(known, begun)
 
 
 def correct_seen(seen: Seen, network: Correction, params: Any) -> tuple[unrolled.Start, Float[np.ndarray, "x y z"]]:
@@ -144,8 +148,8 @@ def see_scan(
     """See one scan, by its source's name and its number, or read what is kept of it."""
     kept = folder / f"{name}.npz"
     if not kept.exists():
-        example = take_scan(bank, name, seed)
-        made = see(example) if before is None else see_next(example, before, network, params)
+        known = framed(take_scan(bank, name, seed))
+        made = see(known) if before is None else see_next(known, before, network, params)
         with write_aside(kept) as temporary, temporary.open("wb") as file:
             np.savez(file, **made._asdict())
     with np.load(kept, allow_pickle=False) as parts:
@@ -169,7 +173,7 @@ def take_scan(bank: Path, name: str, seed: int) -> Example:
 def begin_seeing(folder: Path, network: Correction, params: Any) -> None:
     """Make the folder; empty it if its probe is not what would be seen today, and keep today's."""
     folder.mkdir(parents=True, exist_ok=True)
-    probe = _probe()
+    probe = framed(_probe())
     made = see(probe)
     if params is not None:
         made = see_next(probe, made, network, params)

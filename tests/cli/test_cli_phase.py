@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -128,7 +129,7 @@ def test_real_and_imaginary_parts_make_the_map_of_magnitude_and_phase(tmp_path, 
     [
         (["--input", "localfield"], "--imaginary must go with --input phase"),
         (["--input", "phase", "--magnitude", "MAG"], "--magnitude must be left out with --imaginary"),
-        (["--input", "phase", "--phase-units", "rad"], "--phase-units must go with phase"),
+        (["--input", "phase", "--phase-units", "rad"], "--phase-units must go with phase, got rad with --imaginary"),
         (["--input", "phase", "-o", "IMAG"], "must not write over an input"),
         (["--input", "phase", "--te", "0.004", "0.01"], "one echo time for each of 3 echoes"),
     ],
@@ -143,11 +144,41 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, head, words, message, capsy
     assert message in said and said.count("\n") == 1
 
 
+def test_parts_may_have_their_own_scale_factors_and_nan_is_found_in_both(tmp_path, head, capsys):
+    real, imaginary = (np.moveaxis(part, 0, -1).copy() for part in (head[4].real, head[4].imag))
+    plain = write(tmp_path / "real.nii.gz", real)
+    image = nibabel.Nifti1Image(np.round(1e4 * imaginary).astype(np.int16), np.eye(4))
+    image.header.set_slope_inter(1e-4, 0)
+    nibabel.save(image, tmp_path / "scaled.nii")
+    given = ("--input", "phase", "--b0", B0, "--te", *TE, "--preset", "fast", "--no-figure", "--quiet")
+    made = []
+    for imag in (write(tmp_path / "imag.nii.gz", imaginary), tmp_path / "scaled.nii"):
+        assert infer(plain, "--imaginary", imag, *given) == 0
+        made.append(load_volume(tmp_path / "real_Chimap.nii.gz").data)
+        told = json.loads((tmp_path / "real_Chimap.json").read_text())
+        assert told["Input"] == ["real.nii.gz", imag.name] and len(set(told["InputSHA256"])) == 2
+    np.testing.assert_allclose(*made, atol=0.02 * np.abs(made[0]).max())
+    centre = tuple(np.argwhere(head[1]).mean(0).astype(int))
+    imaginary[(*centre, 1)] = np.nan
+    words = (plain, "--imaginary", write(tmp_path / "imag.nii.gz", imaginary), *given)
+    words = (*words, "--mask", write(tmp_path / "mask.nii.gz", head[1]))
+    assert infer(*words) == 2
+    assert "real and imaginary parts must be finite inside the mask, got 1 voxels" in capsys.readouterr().err
+    assert infer(*words, "--nan-to-mask") == 0
+
+
+def test_echoes_along_two_axes_are_refused(tmp_path, head, capsys):
+    five = np.moveaxis(np.angle(head[4]), 0, -1)[..., None].repeat(2, -1)
+    words = ("--input", "phase", "--b0", B0, "--te", *TE, "--mask", write(tmp_path / "mask.nii.gz", head[1]))
+    assert infer(write(tmp_path / "five.nii.gz", five), *words) == 2
+    assert "must hold one volume" in capsys.readouterr().err
+
+
 def test_imaginary_parts_of_another_grid_are_refused(tmp_path, head, capsys):
     real = write(tmp_path / "real.nii.gz", np.moveaxis(head[4].real, 0, -1))
     short = write(tmp_path / "imag.nii.gz", np.moveaxis(head[4].imag[:2], 0, -1))
     assert infer(real, "--imaginary", short, "--input", "phase", "--b0", B0, "--te", *TE) == 2
-    assert "imaginary part must have the 3 echoes of" in capsys.readouterr().err
+    assert "imaginary part must have the 3 echoes of (28, 28, 28) that" in capsys.readouterr().err
 
 
 def test_sidecars_beside_the_phase_are_read(tmp_path, head):
@@ -195,6 +226,22 @@ def test_times_that_the_sidecars_contradict_are_refused_and_their_own_are_put_in
     assert "--te must be the EchoTime beside the phase files" in capsys.readouterr().err
     assert infer(*files[::-1], *given, "--quiet") == 0
     np.testing.assert_allclose(load_volume(tmp_path / "chi.nii.gz").data, expected, atol=1e-6)
+
+
+def test_magnitudes_of_other_echoes_than_their_places_are_refused(tmp_path, head, capsys):
+    signal = head[4]
+    for i, te in enumerate(TE):
+        for name, part in (("phase", np.angle(signal[i])), ("mag", np.abs(signal[i]))):
+            write(tmp_path / f"{name}_{i}.nii.gz", part)
+            (tmp_path / f"{name}_{i}.json").write_text(json.dumps({"EchoTime": te, "MagneticFieldStrength": 3}))
+    phases, magnitudes = (sorted(tmp_path.glob(f"{name}_*.nii.gz")) for name in ("phase", "mag"))
+    names = [magnitudes[i] for i in (1, 0, 2)]
+    assert infer(*phases, "--input", "phase", "--magnitude", *names) == 2
+    said = capsys.readouterr().err
+    assert "--magnitude must be of FIELD's echoes, in their order, got EchoTime 0.01, 0.004, 0.018" in said
+    assert said.count("\n") == 1
+    assert infer(phases[0], "--input", "phase", "--magnitude", magnitudes[1]) == 2
+    assert "got EchoTime 0.01 beside them where FIELD has 0.004" in capsys.readouterr().err
 
 
 def test_a_fit_that_leaves_much_of_the_mask_warns(tmp_path, echoes, capsys):

@@ -81,20 +81,6 @@ def test_geometry_in_numbers_follows_the_axes():
     assert not np.allclose(numbers, unrolled.about(size, jnp.asarray([0.0, -0.6, 0.8])))
 
 
-def test_a_rehearsal_is_the_field_of_the_map_with_the_scans_noise():
-    chi, inside = jnp.asarray(CHI, jnp.float32), np.asarray(MASK)
-    steep = jnp.where(AT[0] > 0, 3 * NOISE, NOISE)
-    rehearse = lambda *known: unrolled.rehearsal(chi, weighed(*known)).field
-    drawn = np.asarray(rehearse(20 * FIELD, 100 * steep) - jnp.where(MASK, CLEAN, 0))
-    for half in (AT[0] > 0, AT[0] < 0):
-        where = inside & half
-        np.testing.assert_allclose(drawn[where].std(), 100 * np.asarray(steep)[where].mean(), rtol=0.05)
-    assert not drawn[~inside].any()
-    hole = jnp.where(AT[1] > 5, 0.0, 1.0)
-    drawn = np.asarray(rehearse(FIELD, None, hole) - jnp.where(MASK, CLEAN, 0))
-    assert drawn.std() < 20 * drawn[inside & (AT[1] < 5)].std(), "where no signal is the noise has a bound"
-
-
 def test_the_gradient_of_what_is_looked_at_is_that_of_the_steps_taken():
     """Five steps do not reach a solution: a gradient that took them for one was off fivefold."""
     chi = jnp.asarray(CHI, jnp.float32)

@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from qsmjax.models import rehearsal
 from qsmjax.models.correction import Correction
 from qsmjax.models.unrolled import Start
-from qsmjax.training import calibration
+from qsmjax.numerics.kspace import crop_to, pad_to
+from qsmjax.physics.dipole import forward_field
+from qsmjax.physics.geometry import geometry
+from qsmjax.training import calibration, sight
 from qsmjax.training.scans import Example
 from qsmjax.training.sight import Seen
 
@@ -52,7 +56,31 @@ def test_the_level_of_a_scan_is_read_off_its_rehearsal(monkeypatch):
         made += [(seen, error, spread), (seen, quantile * std * rng.normal(size=SHAPE), spread)]
     given = iter(made)
     monkeypatch.setattr(calibration, "invert", lambda *_, **__: next(given))
+    monkeypatch.setattr(calibration, "framed", lambda scan: scan)
     monkeypatch.setattr(calibration, "rehearse", lambda scan, _: scan)
     factors = calibration.calibrate_level(Correction(), [{}], [scan] * 8, [0.1, 1.0], seed=0)
     np.testing.assert_allclose(factors, [0.2, 0.6, 0.7], atol=0.06)
     assert calibration.calibrate_level(Correction(), [{}], [scan] * 3, [0.1, 1.0], seed=0) is None
+
+
+def test_what_is_rehearsed_in_training_is_what_an_inversion_rehearses(monkeypatch):
+    """The middle of a head of odd sizes: the same field, trust and frame."""
+    monkeypatch.setattr(rehearsal, "MOST", 2000)
+    shape = (31, 28, 25)
+    rng, grid = np.random.default_rng(0), geometry(shape, (1.0, 1.2, 1.5), (0.3, 0.1, 0.95))
+    mask = np.linalg.norm((np.indices(shape).T - (15, 14, 12)) / (14, 12, 11), axis=-1).T < 1
+    chi = np.where(mask, 0.05 * rng.normal(size=shape), 0).astype(np.float32)
+    noise = np.where(mask, rng.uniform(1e-3, 2e-3, shape), 0).astype(np.float32)
+    field = np.where(mask, np.asarray(forward_field(chi, grid)), 0).astype(np.float32)
+    known = sight.framed(Example(field, chi, mask, noise, np.asarray(grid.voxel_size), np.asarray(grid.b0_dir)))
+    made = calibration.rehearse(known, known.chi)
+    assert made.mask.size <= 2000 and made.mask.all()
+    again, _ = rehearsal.rehearsal(
+        pad_to(known.chi, known.scan.mask.shape), known.scan, made.mask.shape, made.scan.mask.shape
+    )
+    np.testing.assert_allclose(made.scan.field, again.field, atol=1e-6)
+    first = [(n - m) // 2 for n, m in zip(known.scan.mask.shape, made.mask.shape)]
+    inside = tuple(slice(a, a + m) for a, m in zip(first, made.mask.shape))
+    np.testing.assert_array_equal(crop_to(made.scan.trust, made.mask.shape), known.scan.trust[inside])
+    np.testing.assert_array_equal(made.chi, pad_to(known.chi, known.scan.mask.shape)[inside])
+    assert sight.see(made).features.shape[:3] == made.mask.shape

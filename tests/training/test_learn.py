@@ -25,11 +25,12 @@ from qsmjax.models.build import build
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry
-from qsmjax.training import bank, correction, learn, patches, progress, scans, sight
+from qsmjax.training import bank, correction, learn, patches, progress, scans, sight, stage
 from qsmjax.training.arrivals import Arrivals
 from qsmjax.training.config import with_settings
 from qsmjax.training.devices import CompiledStep, compile_step
 from qsmjax.training.presets import preset
+from qsmjax.training.progress import Run
 from qsmjax.training.scans import draw_scan
 from qsmjax.training.totals import TOTALS, load_total
 
@@ -100,7 +101,7 @@ def test_an_error_in_seeing_ends_the_simulation_too(workdir, tmp_path, monkeypat
 
     monkeypatch.setattr(learn, "make_bank", make)
     monkeypatch.setattr(learn, "see_bank", see)
-    run = learn.Run(tmp_path, CONFIG, NETWORK, "", print, [])
+    run = Run(tmp_path, CONFIG, NETWORK, "", print, [])
     with Arrivals(learn.coming(run, [], {}, ())) as arrivals, pytest.raises(OSError, match="no space"):
         arrivals.first(2)
     assert closed
@@ -179,12 +180,12 @@ def test_the_next_stage_sees_what_the_one_before_made(workdir, seen):
     source = bank.load_source(workdir / "bank" / "0000_0.npz")
     example = draw_scan(np.random.default_rng((0, 0, 0, 0)), source)
     assert name == "0000_0_0"
-    same = sight.see_next(example, scan, NETWORK, params)
+    same = sight.see_next(sight.framed(example), scan, NETWORK, params)
     # no change yet: half precision alone, which the residual over the noise feels most
     off = np.abs(np.float32(same.features) - np.float32(scan.features))
     assert off.mean((0, 1, 2)).max() < 0.01 and off.max() < 1
     params["_Zero_0"]["bias"] = params["_Zero_0"]["bias"] + 0.1
-    moved = sight.see_next(example, scan, NETWORK, params)
+    moved = sight.see_next(sight.framed(example), scan, NETWORK, params)
     maps = [unrolled.UNIT * np.sinh(np.float32(each.features[..., 0])) for each in (scan, moved)]
     rise = (maps[1] - maps[0])[scan.mask]
     assert (rise > 0.9 * 0.1 * 0.2 * unrolled.UNIT).all(), "the maps that are looked at hold the change"
@@ -225,7 +226,7 @@ def test_two_devices_take_the_step_of_one(workdir, seen, monkeypatch):
     optimiser, made = optax.sgd(1.0), []
     for count in (1, 2):
         step = compile_step(
-            partial(learn.take_step, network=Sloping(), optimiser=optimiser), jax.local_devices()[:count]
+            partial(stage.take_step, network=Sloping(), optimiser=optimiser), jax.local_devices()[:count]
         )
         reached, terms = step.run(step.place(progress.begin(params, optimiser)), batch)
         made.append((step.take(reached).params, step.take(terms)))
@@ -262,11 +263,11 @@ def test_a_run_goes_on_with_its_own_label_maps_alone(no_scans, workdir, tmp_path
 def test_a_state_that_is_not_finite_is_not_saved(lost, told, seen, tmp_path, monkeypatch):
     terms = {"loss": np.float32(1), "gradient_norm": np.float32(1), lost: np.float32(np.nan)}
     same = lambda tree: tree
-    monkeypatch.setattr(learn, "compile_step", lambda *_: CompiledStep(lambda state, _: (state, terms), same, same))
-    monkeypatch.setattr(learn, "stop_signals", lambda: contextlib.nullcontext(lambda _: told))
-    run = learn.Run(tmp_path, CONFIG, NETWORK, "", print, jax.local_devices()[:1], {"stage_0": {"a": np.zeros(2)}})
+    monkeypatch.setattr(stage, "compile_step", lambda *_: CompiledStep(lambda state, _: (state, terms), same, same))
+    monkeypatch.setattr(stage, "stop_signals", lambda: contextlib.nullcontext(lambda _: told))
+    run = Run(tmp_path, CONFIG, NETWORK, "", print, jax.local_devices()[:1], {"stage_0": {"a": np.zeros(2)}})
     with pytest.raises(ValueError, match=f"{lost} must stay finite, got nan by step {1 if told else 2}: lower"):
-        learn.train_stage(run, Arrivals(one for one in [seen]), [], CONFIG.steps)
+        stage.train_stage(run, Arrivals(one for one in [seen]), [], CONFIG.steps)
     assert not (tmp_path / "stage_0").exists()
 
 
@@ -325,7 +326,7 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
 @pytest.mark.slow
 def test_a_run_on_total_fields_begins_from_weights(workdir, tmp_path):
     config = dataclasses.replace(CONFIG, input="totalfield", stages=1, steps=2, learning_rate=1e-9)
-    params = learn.draw_params(NETWORK, 7)
+    params = stage.draw_params(NETWORK, 7)
     labels = workdir / "labels"
     assert learn.learn(tmp_path, config, labels, lambda _: None, begun={"stage_0": params}, devices=1) == 2
     jax.tree.map(
