@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
 from qsmjax.phase.scaling import undo_alternation
 from qsmjax.physics.axes import nearest_axes
 from qsmjax.physics.geometry import Geometry
+
+PART = re.compile(r"(^|[_-])(real|imag)")
+"""What names of real and imaginary parts hold: dcm2niix' and BIDS'."""
 
 USUALLY_LOST = 0.1
 """Part of the mask that the fit may leave out without a word of warning: 0.1 to 0.3 % of simulated heads; 13 % where
@@ -49,6 +53,7 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     if args.imaginary and args.magnitude:
         raise UserError("--magnitude must be left out with --imaginary, got both: real and imaginary parts tell it")
     files, imaginary, magnitudes = (in_order(paths or ()) for paths in (args.field, args.imaginary, args.magnitude))
+    _check_names(files, imaginary)
     stored = read_stored(files, imaginary, magnitudes)
     first = stored.first
     sidecars = _sidecars(files)
@@ -100,6 +105,18 @@ def _times(given: Sequence[float], sidecars: Sequence[Mapping[str, Any]], echoes
             "files in that order, or leave --te out"
         )
     return tuple(float(t) for t in te)
+
+
+def _check_names(files: Sequence[Path], imaginary: Sequence[Path]) -> None:
+    """Refuse parts under another's flag, by their names: real parts would pass for phase, and make a map."""
+    for path in files:
+        told = PART.search(stem(path).lower())
+        if told and not (imaginary and told[2] == "real"):
+            wanted = "real parts" if imaginary else "phase"
+            raise UserError(
+                f"{path} must hold {wanted}, got the name of {told[2]} ones: give the real parts first, and the "
+                "imaginary ones with --imaginary"
+            )
 
 
 def _sidecars(files: Sequence[Path]) -> list[dict[str, Any]]:

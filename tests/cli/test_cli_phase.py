@@ -174,6 +174,16 @@ def test_echoes_along_two_axes_are_refused(tmp_path, head, capsys):
     assert "must hold one volume" in capsys.readouterr().err
 
 
+def test_parts_under_anothers_flag_are_refused_by_their_names(tmp_path, head, capsys):
+    data = {"1_real": head[4].real, "sub-1_part-imag_MEGRE": head[4].imag}
+    real, imaginary = (write(tmp_path / f"{name}.nii.gz", np.moveaxis(v, 0, -1)) for name, v in data.items())
+    words = ("--input", "phase", "--b0", B0, "--te", *TE)
+    assert infer(real, *words, "--magnitude", imaginary) == 2
+    assert "1_real.nii.gz must hold phase, got the name of real ones" in capsys.readouterr().err
+    assert infer(imaginary, "--imaginary", real, *words) == 2
+    assert "MEGRE.nii.gz must hold real parts, got the name of imag ones" in capsys.readouterr().err
+
+
 def test_imaginary_parts_of_another_grid_are_refused(tmp_path, head, capsys):
     real = write(tmp_path / "real.nii.gz", np.moveaxis(head[4].real, 0, -1))
     short = write(tmp_path / "imag.nii.gz", np.moveaxis(head[4].imag[:2], 0, -1))
