@@ -10,7 +10,7 @@
 - `checkpoint`, `record`: what a run leaves in its work folder
 - `loop`: a run from its start, or its last checkpoint, to its end
 - `bank`, `scans`, `totals`, `sight`: what the learned inversion is trained on, and what the physics sees of it
-- `arrivals`, `patches`: subjects that join while others are trained on, and what is cut of them
+- `arrivals`, `patches`, `pool`: subjects that join while others are trained on, and what is cut of them, or gathered
 - `learn`, `stage`, `progress`: its run, a stage of it, and how far that has come
 - `judging`, `calibration`: what it is worth, and what its deviation is
 """

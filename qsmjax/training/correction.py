@@ -29,15 +29,24 @@ DECAY = 0.05
 """Of the weights, at each step in proportion to the rate."""
 
 
-def cut(rng: np.random.Generator, seen: Seen, edge: int) -> dict[str, np.ndarray]:
-    """Cut a patch about a voxel of the mask, turned into one of the 48 positions that a cube has."""
-    pad = [(0, max(edge - n, 0)) for n in seen.mask.shape]
+def place(rng: np.random.Generator, seen: Seen, edge: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Choose where a patch begins, about a voxel of the mask, and one of the 48 positions that a cube has.
+
+    Returns:
+      The corner, which axis of the scan each axis of the patch is, and in which sense.
+    """
     inside = np.argwhere(seen.mask[::4, ::4, ::4]) * 4
     middle = inside[rng.integers(len(inside))]
     shape = [max(n, edge) for n in seen.mask.shape]
     corner = [int(np.clip(m - rng.integers(edge // 4, 3 * edge // 4), 0, n - edge)) for m, n in zip(middle, shape)]
+    return corner, rng.permutation(3), rng.choice([-1, 1], 3)
+
+
+def cut(rng: np.random.Generator, seen: Seen, edge: int) -> dict[str, np.ndarray]:
+    """Cut a patch out of a scan, and turn it with its grid; what lies outside the scan is zero."""
+    corner, order, signs = place(rng, seen, edge)
+    pad = [(0, max(edge - n, 0)) for n in seen.mask.shape]
     box = tuple(slice(c, c + edge) for c in corner)
-    order, signs = rng.permutation(3), rng.choice([-1, 1], 3)
     turn = lambda part: np.ascontiguousarray(_turn(_padded(part, pad)[box], order, signs))
     return {
         "features": turn(seen.features),

@@ -1,32 +1,39 @@
 """The patches that a stage of the learned inversion is trained on: cut of those subjects that have joined."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from qsmjax.training import correction
 from qsmjax.training.arrivals import Arrivals, held_out, joined
 from qsmjax.training.config import TrainConfig
+from qsmjax.training.pool import Placed, Pool, in_rows, rows_of
 from qsmjax.training.sight import Seen
 
 Batch = dict[str, Any]
+Scan = TypeVar("Scan")
 
 
 class Patches:
     """Batches of a stage, each from its number and the config's seed."""
 
-    def __init__(self, config: TrainConfig, arrivals: Arrivals) -> None:
-        """Take the stage's config, and the subjects as they come: those that are held out first."""
+    def __init__(self, config: TrainConfig, arrivals: Arrivals, *, pooled: bool = False) -> None:
+        """Take the stage's config, and the subjects as they come: those that are held out first.
+
+        Pooled, batches say where in a `Pool` their patches are, for `gathered` to take them.
+        """
         self._config, self._arrivals, self._held = config, arrivals, held_out(config)
-        self._of_first = lru_cache(1)(self._kinds)
+        self._cut = rows_of if pooled else lambda rng, scan, edge: correction.cut(rng, scan.seen, edge)
+        # batches are cut ahead of the step, for which subjects may have joined that it does not yet see
+        self._of_first = lru_cache(4)(self._kinds)
 
     def unseen(self) -> dict[str, Seen]:
         """Return the scans that are not trained on; all, where there are too few subjects to hold any out."""
         return self._arrivals.first(self._held or self._config.subjects)
 
-    def own(self, number: int, given_up: Callable[[], bool] = lambda: False) -> list[list[Seen]]:
+    def own(self, number: int, given_up: Callable[[], bool] = lambda: False) -> list[list[Placed]]:
         """Return the scans that a step's patches are cut of, heads and boxes apart, once they are there."""
         config = self._config
         count = joined(config.subjects - self._held, number, config.steps, config.joining)
@@ -35,34 +42,45 @@ class Patches:
 
     def batch(self, number: int, given_up: Callable[[], bool] = lambda: False) -> Batch:
         """Cut a step's batch; steps count from 0."""
-        return draw(self._config, number + 1, self.own(number, given_up), self._config.batch)
+        return draw(self._config, number + 1, self.own(number, given_up), self._config.batch, self._cut)
 
-    def _kinds(self, count: int) -> list[list[Seen]]:
+    def pool(self) -> Pool:
+        """Make room on the device for all that will be trained on, by what is held out."""
+        voxels = sum(seen.mask.size for seen in self.unseen().values())
+        return Pool(voxels * (self._config.subjects - self._held) // (self._held or self._config.subjects))
+
+    def _kinds(self, count: int) -> list[list[Placed]]:
         unseen = self._arrivals.first(self._held)
-        scans = self._arrivals.first(self._held + count)
-        return kinds_of({name: seen for name, seen in scans.items() if name not in unseen})
+        scans = {name: seen for name, seen in self._arrivals.first(self._held + count).items() if name not in unseen}
+        return kinds_of(dict(zip(scans, in_rows(list(scans.values())))))
 
 
-def kinds_of(scans: dict[str, Seen]) -> list[list[Seen]]:
+def kinds_of(scans: dict[str, Scan]) -> list[list[Scan]]:
     """Part scans by name into those of whole heads and those of boxes, the heads first; no empty part."""
-    kinds: dict[bool, list[Seen]] = {True: [], False: []}
+    kinds: dict[bool, list[Scan]] = {True: [], False: []}
     for name, seen in scans.items():
         kinds[is_whole(name)].append(seen)
     return [part for part in kinds.values() if part]
 
 
-def draw(config: TrainConfig, step: int, kinds: list[list[Seen]], count: int) -> Batch:
+def draw(
+    config: TrainConfig,
+    step: int,
+    kinds: Sequence[Sequence[Any]],
+    count: int,
+    cut: Callable[[np.random.Generator, Any, int], dict[str, np.ndarray]] = correction.cut,
+) -> Batch:
     """Cut a batch of patches, of heads as often as of boxes: the same for the same seed and step.
 
     There are more boxes, but a head has more that is its own to cut, and users scan heads.
     """
     rng = np.random.default_rng((config.seed, step))
 
-    def cut() -> Batch:
-        scans = kinds[rng.integers(len(kinds))]
-        return correction.cut(rng, scans[rng.integers(len(scans))], config.patch[0])
+    def one() -> Batch:
+        scans = kinds[int(rng.integers(len(kinds)))]
+        return cut(rng, scans[int(rng.integers(len(scans)))], config.patch[0])
 
-    patches = [cut() for _ in range(count)]
+    patches = [one() for _ in range(count)]
     return {name: np.stack([patch[name] for patch in patches]) for name in patches[0]}
 
 

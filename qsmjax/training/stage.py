@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from qsmjax.training.devices import CompiledStep, compile_step, compiled
 from qsmjax.training.judging import judge, publish, summary
 from qsmjax.training.loader import Loader
 from qsmjax.training.patches import Batch, Patches, kinds_of
+from qsmjax.training.pool import gathered
 from qsmjax.training.progress import STATE, Progress, Run, begin, restore, save
 from qsmjax.training.stopping import stop_signals
 
@@ -47,10 +49,12 @@ def train_stage(run: Run, arrivals: Arrivals, before: list[Any], until: int) -> 
     progress = restore(folder, begin(params, optimiser))
     first = len(before) * config.steps
     # waited for here, where a signal still ends the run at once: there is nothing new to save
-    patches = Patches(config, arrivals)
+    pooled = pools(run.devices)
+    patches = Patches(config, arrivals, pooled=pooled)
     unseen = patches.unseen()
     judged = kinds_of(unseen)
     patches.own(int(progress.step))
+    pool = patches.pool() if pooled else None
     placed, rows = step.place(progress), record.read_rows(run.workdir, first + int(progress.step))
     pending: list[dict[str, Any]] = []
     started, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
@@ -59,13 +63,16 @@ def train_stage(run: Run, arrivals: Arrivals, before: list[Any], until: int) -> 
         loader = Loader(batch_of, config.steps, int(progress.step))
         for taken in range(int(progress.step) + 1, until + 1):
             try:
-                batch = next(loader)
+                batch: Batch = next(loader)
             except Exception:
                 # no more subjects come, or they are not waited for
                 progress = keep(run, folder, step, placed, pending, taken - 1)
                 if told(taken):
                     break
                 raise
+            if pool is not None:
+                scans = [scan for kind in patches.own(taken - 1) for scan in kind]
+                batch = {**batch, "pool": pool.holding(sorted(scans, key=lambda scan: scan.first))}
             placed, terms = step.run(placed, batch)
             # the step before this one's: the device is never waited for, nor left far behind
             pending.append(terms)
@@ -90,6 +97,11 @@ def train_stage(run: Run, arrivals: Arrivals, before: list[Any], until: int) -> 
     return progress.ema, int(progress.step)
 
 
+def pools(devices: Sequence[jax.Device]) -> bool:
+    """Say whether patches are gathered on the device: each of several would hold the pool, and a CPU cuts as fast."""
+    return [device.platform for device in devices] == ["gpu"]
+
+
 def keep(
     run: Run, folder: Path, step: CompiledStep, placed: Any, pending: list[dict[str, Any]], taken: int
 ) -> Progress:
@@ -112,6 +124,7 @@ def take_step(
     progress: Progress, batch: Batch, *, network: nn.Module, optimiser: Any, axis_name: str | None = None
 ) -> tuple[Progress, dict[str, Any]]:
     """Take the gradient of a batch, or of a device's share of it, and step."""
+    batch = gathered(batch)
     lossy = lambda params: correction.loss_of(network, params, batch)
     (loss, terms), gradient = jax.value_and_grad(lossy, has_aux=True)(progress.params)
     terms = {"loss": loss, **terms}

@@ -99,7 +99,7 @@ def test_patches_are_cut_of_those_that_have_joined_and_of_none_that_is_held_out(
     with Arrivals(coming) as arrivals:
         patches = Patches(config, arrivals)
         assert sorted(patches.unseen()) == [f"{n:04d}_{part}_0" for n in (4, 5) for part in (0, 1)]
-        of = lambda step: [[int(scan.chi[0, 0, 0]) for scan in kind] for kind in patches.own(step)]
+        of = lambda step: [[int(scan.seen.chi[0, 0, 0]) for scan in kind] for kind in patches.own(step)]
         assert of(0) == [[0], [0]] and of(25) == [[0, 1, 2]] * 2 and of(99) == of(50) == [[0, 1, 2, 3]] * 2
         drawn = [patches.batch(step)["chi"] for step in range(50, 100)]
         assert set(np.unique(drawn)) == {0, 1, 2, 3}

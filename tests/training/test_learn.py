@@ -302,7 +302,9 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(workdir, tmp_path):
         patch.setattr(patches, "draw", signalled)
         # batches are drawn ahead of the steps
         assert 0 < learn.learn(folder, config, workdir / "labels", lines.append, devices=1) < 8, "saved after its step"
-    assert learn.learn(folder, config, workdir / "labels", lines.append, devices=1) == 8
+        # and gone on with as on a GPU
+        patch.setattr(stage, "pools", lambda devices: True)
+        assert learn.learn(folder, config, workdir / "labels", lines.append, devices=1) == 8
     weights.append(load_weights(folder / "weights.safetensors"))
     (first, card), (second, _), (third, _) = weights
     jax.tree.map(np.testing.assert_array_equal, first, third)
