@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from qsmjax.numerics.memory import exhausted
 from qsmjax.training import correction
 from qsmjax.training.arrivals import Arrivals, held_out, joined
 from qsmjax.training.config import TrainConfig
@@ -14,18 +15,16 @@ from qsmjax.training.sight import Seen
 
 Batch = dict[str, Any]
 Scan = TypeVar("Scan")
+Cut = Callable[[np.random.Generator, Any, int], dict[str, np.ndarray]]
 
 
 class Patches:
     """Batches of a stage, each from its number and the config's seed."""
 
-    def __init__(self, config: TrainConfig, arrivals: Arrivals, *, pooled: bool = False) -> None:
-        """Take the stage's config, and the subjects as they come: those that are held out first.
-
-        Pooled, batches say where in a `Pool` their patches are, for `gathered` to take them.
-        """
+    def __init__(self, config: TrainConfig, arrivals: Arrivals) -> None:
+        """Take the stage's config, and the subjects as they come: those that are held out first."""
         self._config, self._arrivals, self._held = config, arrivals, held_out(config)
-        self._cut = rows_of if pooled else lambda rng, scan, edge: correction.cut(rng, scan.seen, edge)
+        self._cut: Cut = lambda rng, scan, edge: correction.cut(rng, scan.seen, edge)
         # batches are cut ahead of the step, for which subjects may have joined that it does not yet see
         self._of_first = lru_cache(4)(self._kinds)
 
@@ -44,10 +43,20 @@ class Patches:
         """Cut a step's batch; steps count from 0."""
         return draw(self._config, number + 1, self.own(number, given_up), self._config.batch, self._cut)
 
-    def pool(self) -> Pool:
-        """Make room on the device for all that will be trained on, by what is held out."""
+    def pool(self) -> Pool | None:
+        """Make room on the device for all that will be trained on, by what is held out; None if it has none.
+
+        From then on batches say where in the pool their patches are, for `gathered` to take them.
+        """
         voxels = sum(seen.mask.size for seen in self.unseen().values())
-        return Pool(voxels * (self._config.subjects - self._held) // (self._held or self._config.subjects))
+        try:
+            made = Pool(voxels * (self._config.subjects - self._held) // (self._held or self._config.subjects))
+        except RuntimeError as error:
+            if not exhausted(error):
+                raise
+            return None
+        self._cut = rows_of
+        return made
 
     def _kinds(self, count: int) -> list[list[Placed]]:
         unseen = self._arrivals.first(self._held)
@@ -68,7 +77,7 @@ def draw(
     step: int,
     kinds: Sequence[Sequence[Any]],
     count: int,
-    cut: Callable[[np.random.Generator, Any, int], dict[str, np.ndarray]] = correction.cut,
+    cut: Cut = correction.cut,
 ) -> Batch:
     """Cut a batch of patches, of heads as often as of boxes: the same for the same seed and step.
 

@@ -37,7 +37,8 @@ class Pool:
 
     def __init__(self, expected: int) -> None:
         """Make room for so many voxels; for more there is made room when they come, which compiles the step anew."""
-        self._held, self._rows = 1, _empty(int(SPARE * expected) + CHUNK + 1)
+        # a device that has no room says so where it is waited for
+        self._held, self._rows = 1, jax.block_until_ready(_empty(int(SPARE * expected) + CHUNK + 1))
 
     def holding(self, scans: Sequence[Placed]) -> dict[str, jax.Array]:
         """Bring to the device those of the scans that are not there yet, and return all rows.

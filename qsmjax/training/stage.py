@@ -49,12 +49,11 @@ def train_stage(run: Run, arrivals: Arrivals, before: list[Any], until: int) -> 
     progress = restore(folder, begin(params, optimiser))
     first = len(before) * config.steps
     # waited for here, where a signal still ends the run at once: there is nothing new to save
-    pooled = pools(run.devices)
-    patches = Patches(config, arrivals, pooled=pooled)
+    patches = Patches(config, arrivals)
     unseen = patches.unseen()
     judged = kinds_of(unseen)
     patches.own(int(progress.step))
-    pool = patches.pool() if pooled else None
+    pool = patches.pool() if pools(run.devices) else None
     placed, rows = step.place(progress), record.read_rows(run.workdir, first + int(progress.step))
     pending: list[dict[str, Any]] = []
     started, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0

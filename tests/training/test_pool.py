@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from qsmjax.models.unrolled import FEATURES
-from qsmjax.training import correction, pool
+from qsmjax.training import correction, patches, pool
+from qsmjax.training.arrivals import Arrivals
 from qsmjax.training.config import with_settings
-from qsmjax.training.patches import draw
+from qsmjax.training.patches import Patches, draw
 from qsmjax.training.presets import preset
 from qsmjax.training.sight import Seen
 
@@ -70,3 +71,21 @@ def test_more_voxels_than_numbers_are_refused():
 def test_a_batch_that_was_cut_stays_as_it_is():
     batch = draw(CONFIG, 0, [SCANS], 2, partial(correction.cut))
     assert pool.gathered(batch) is batch
+
+
+def test_where_a_device_has_no_room_patches_are_cut(monkeypatch):
+    def full(expected):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12000000000 bytes.")
+
+    config = with_settings(CONFIG, ["subjects=4", "joining=0"])
+    coming = ({f"{number:04d}_{source}_0": SCANS[number] for source in (0, 1)} for number in range(4))
+    with Arrivals(coming) as arrivals:
+        source = Patches(config, arrivals)
+        monkeypatch.setattr(patches, "Pool", full)
+        assert source.pool() is None
+        before = source.batch(3)
+        monkeypatch.undo()
+        held = source.pool()
+        places = sorted((scan for kind in source.own(3) for scan in kind), key=lambda scan: scan.first)
+        after = pool.gathered({**source.batch(3), "pool": held.holding(places)})
+    jax.tree.map(np.testing.assert_array_equal, before, after)
