@@ -29,22 +29,34 @@ DECAY = 0.05
 """Of the weights, at each step in proportion to the rate."""
 
 
-def place(rng: np.random.Generator, seen: Seen, edge: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+def place(
+    rng: np.random.Generator, inside: np.ndarray, shape: tuple[int, ...], edge: int
+) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Choose where a patch begins, about a voxel of the mask, and one of the 48 positions that a cube has.
+
+    Args:
+      rng: draws.
+      inside: from `inside_of`.
+      shape: of the scan.
+      edge: of the patch.
 
     Returns:
       The corner, which axis of the scan each axis of the patch is, and in which sense.
     """
-    inside = np.argwhere(seen.mask[::4, ::4, ::4]) * 4
     middle = inside[rng.integers(len(inside))]
-    shape = [max(n, edge) for n in seen.mask.shape]
-    corner = [int(np.clip(m - rng.integers(edge // 4, 3 * edge // 4), 0, n - edge)) for m, n in zip(middle, shape)]
+    room = [max(n - edge, 0) for n in shape]
+    corner = [int(np.clip(m - rng.integers(edge // 4, 3 * edge // 4), 0, most)) for m, most in zip(middle, room)]
     return corner, rng.permutation(3), rng.choice([-1, 1], 3)
+
+
+def inside_of(mask: np.ndarray) -> np.ndarray:
+    """Return voxels of a mask that patches are cut about: every fourth along each axis."""
+    return np.argwhere(mask[::4, ::4, ::4]) * 4
 
 
 def cut(rng: np.random.Generator, seen: Seen, edge: int) -> dict[str, np.ndarray]:
     """Cut a patch out of a scan, and turn it with its grid; what lies outside the scan is zero."""
-    corner, order, signs = place(rng, seen, edge)
+    corner, order, signs = place(rng, inside_of(seen.mask), seen.mask.shape, edge)
     pad = [(0, max(edge - n, 0)) for n in seen.mask.shape]
     box = tuple(slice(c, c + edge) for c in corner)
     turn = lambda part: np.ascontiguousarray(_turn(_padded(part, pad)[box], order, signs))

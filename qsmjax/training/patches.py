@@ -1,5 +1,6 @@
 """The patches that a stage of the learned inversion is trained on: cut of those subjects that have joined."""
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -27,6 +28,8 @@ class Patches:
         self._cut: Cut = lambda rng, scan, edge: correction.cut(rng, scan.seen, edge)
         # batches are cut ahead of the step, for which subjects may have joined that it does not yet see
         self._of_first = lru_cache(4)(self._kinds)
+        self._placed: dict[str, Placed] = {}
+        self._placing = threading.Lock()
 
     def unseen(self) -> dict[str, Seen]:
         """Return the scans that are not trained on; all, where there are too few subjects to hold any out."""
@@ -61,7 +64,12 @@ class Patches:
     def _kinds(self, count: int) -> list[list[Placed]]:
         unseen = self._arrivals.first(self._held)
         scans = {name: seen for name, seen in self._arrivals.first(self._held + count).items() if name not in unseen}
-        return kinds_of(dict(zip(scans, in_rows(list(scans.values())))))
+        with self._placing:
+            # each keeps its place, whoever joins after it
+            new = {name: seen for name, seen in scans.items() if name not in self._placed}
+            after = max((scan.end for scan in self._placed.values()), default=1)
+            self._placed |= zip(new, in_rows(list(new.values()), after))
+            return kinds_of({name: self._placed[name] for name in scans})
 
 
 def kinds_of(scans: dict[str, Scan]) -> list[list[Scan]]:

@@ -6,8 +6,10 @@ A batch comes as the numbers x, y and z of each patch, which follow from the sca
 turn; the step gathers. Row 0 is that of what lies outside a scan.
 """
 
+import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from qsmjax.models.unrolled import FEATURES
-from qsmjax.training.correction import place
+from qsmjax.training.correction import inside_of, place
 from qsmjax.training.devices import compiled
 from qsmjax.training.sight import Seen
 
@@ -25,11 +27,22 @@ SPARE, GROWTH = 1.2, 1.5
 """Room beyond what is expected, and by how much more there is once it was too little."""
 
 
-class Placed(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Placed:
     """A scan, and its first row in the pool."""
 
     seen: Seen
     first: int
+
+    @property
+    def end(self) -> int:
+        """First row after it."""
+        return self.first + self.seen.mask.size
+
+    @functools.cached_property
+    def inside(self) -> np.ndarray:
+        """Voxels that patches are cut about."""
+        return inside_of(self.seen.mask)
 
 
 class Pool:
@@ -46,9 +59,9 @@ class Pool:
         Args:
           scans: in the order of their rows; those that are there already may be among them.
         """
-        for seen, first in scans:
-            if first >= self._held:
-                self._bring(seen, first)
+        for scan in scans:
+            if scan.first >= self._held:
+                self._bring(scan.seen, scan.first)
         return self._rows
 
     def _bring(self, seen: Seen, first: int) -> None:
@@ -63,7 +76,7 @@ class Pool:
 
 
 def in_rows(scans: Sequence[Seen], first: int = 1) -> list[Placed]:
-    """Give scans their places, one after the other."""
+    """Give scans their places, one after the other, from a row on; row 0 is no scan's."""
     counts = [0, *np.cumsum([seen.mask.size for seen in scans], dtype=np.int64).tolist()]
     if first + counts[-1] >= 2**31:
         raise ValueError(f"scans must have fewer than 2147483648 voxels, got {counts[-1]}: take fewer subjects")
@@ -76,14 +89,13 @@ def rows_of(rng: np.random.Generator, scan: Placed, edge: int) -> dict[str, np.n
     Returns:
       "rows": x, y and z; "inside": which of them lie in the scan; voxel size and direction of B0.
     """
-    seen, first = scan
-    corner, order, signs = place(rng, seen, edge)
-    shape = seen.mask.shape
+    seen, shape = scan.seen, scan.seen.mask.shape
+    corner, order, signs = place(rng, scan.inside, shape, edge)
     along, strides = np.arange(edge), (shape[1] * shape[2], shape[2], 1)
     at = [corner[own] + (along if sign > 0 else along[::-1]) for own, sign in zip(order, signs)]
     inside = np.stack([places < shape[own] for places, own in zip(at, order)])
     rows = np.stack([places * strides[own] for places, own in zip(at, order)])
-    rows[0] += first
+    rows[0] += scan.first
     return {
         "rows": np.where(inside, rows, 0).astype(np.int32),
         "inside": inside,
