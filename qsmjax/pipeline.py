@@ -62,11 +62,12 @@ def reference(chi: Volume, mask: Mask, region: ArrayLike | None) -> Referenced:
 
 
 class TotalField(NamedTuple):
-    """What echoes gave: the field with its noise, the fit, and the voxels that were taken from the mask."""
+    """What echoes gave: the field with its noise, the fit, what was taken from the mask, and its rim among that."""
 
     field_map: FieldMap
     fit: EchoFit
     removed: Mask
+    rim: Mask
 
 
 def total_field(
@@ -94,13 +95,19 @@ def total_field(
 
     Raises:
       ValueError: if axes, echo times or grids do not fit, or nothing remains of the mask.
+
+    References:
+      Liu et al., Magn. Reson. Med. 69:467 (2013), doi:10.1002/mrm.24272 (the fit).
+      Herraez et al., Appl. Opt. 41:7437 (2002), doi:10.1364/AO.41.007437 (unwrapping).
+      Abdul-Rahman et al., Appl. Opt. 46:6623 (2007), doi:10.1364/AO.46.006623 (the same in three dimensions).
+      Li et al., MAGMA 28:347 (2015), doi:10.1007/s10334-014-0470-3 (bipolar readouts).
     """
     echoes = remove_bipolar(signal, te, mask).signal if bipolar else jnp.asarray(signal)
     fit = fit_echoes(echoes, te, b0, mask)
     # one echo has no residual to judge by
     judged = fit.relative_residual if residual is not None and len(te) > 1 else None
     threshold = CONSENSUS_RESIDUAL if residual is None else residual
-    kept, removed = reduce_mask(mask, judged, threshold=threshold, erode=erode)
+    kept, removed, rim = reduce_mask(mask, judged, threshold=threshold, erode=erode)
     made = field_map(
         fit.field,
         kept,
@@ -109,7 +116,7 @@ def total_field(
         magnitude=fit.amplitude,
         radians_per_ppm=radians_per_ppm(b0, max(te)),
     )
-    return TotalField(made, fit, removed)
+    return TotalField(made, fit, removed, rim)
 
 
 def in_world_axes(method: Background | Inversion, given: FieldMap, affine: ArrayLike, **options) -> Any:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qsmjax.cli.echoes import scan_of_echoes
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import Scan, grid_of
@@ -47,12 +49,13 @@ def read_run(run: Run, root: Path, stage: Stage, args: argparse.Namespace, mask:
     if len(told.te) != (echoes := len(stored.values)):
         raise UserError(f"{main[0].name} must have an EchoTime for each of {echoes} echoes, got {len(told.te)}")
     grid, b0_source, notes = grid_of(args, stored.first, ScanParameters())
-    inside, found = head_of(stored, mask, "by --derivatives")
-    signal, inside, made = complex_echoes(stored, inside, args, told.manufacturer)
+    given, found = head_of(stored, mask, "by --derivatives")
+    signal, inside, made = complex_echoes(stored, given, args, told.manufacturer)
     named = [] if mask is None else [f"mask from {mask.name}"]
     notes = [f"field strength {told.b0:.4g} T from {told.b0_from}", *notes, *named, *found, *made]
     scanned = (stage, signal, told.te, told.b0, inside, grid)
-    return scan_of_echoes(*scanned, volume=stored.first, b0_source=b0_source, notes=notes)
+    made_scan = scan_of_echoes(*scanned, volume=stored.first, b0_source=b0_source, notes=notes)
+    return dataclasses.replace(made_scan, removed=given & ~np.asarray(made_scan.field_map.mask))
 
 
 def told_of(sidecars: Sequence[dict[str, Any]]) -> Told:

@@ -18,7 +18,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +34,7 @@ from qsmjax.inversion import cosmos
 from qsmjax.inversion.solution import Solution
 from qsmjax.io.nifti import file_hash, is_volume, number_order, save_volume
 from qsmjax.io.sidecar import save_json
+from qsmjax.phase.scaling import PhaseUnits
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import reference
 from qsmjax.registration.field import bring_field
@@ -91,6 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--orientation", metavar="NAME", help="folder of the reference orientation; default: the first by name")
     add("--preset", choices=PRESETS, default="default", help="methods of the stages before COSMOS")
     add("--set", action="append", default=[], metavar="[STAGE.]KEY=VALUE", help="an option of COSMOS or of a stage")
+    add("--phase-units", choices=get_args(PhaseUnits), default="auto", help="of stored phase; default: by rule")
+    add("--nan-to-mask", action="store_true", help="take voxels of NaN or infinity out of the masks")
     add("--no-register", action="store_true", help="the orientations share one world already: go by their affines")
     add("--quiet", action="store_true", help="say nothing but errors")
 
@@ -108,7 +111,9 @@ def run(args: argparse.Namespace) -> int:
     if output.exists() and not output.is_dir():
         raise UserError(f"-o must be a folder, got a file of that name: {output}")
     output.mkdir(parents=True, exist_ok=True)
-    how = {"settings": args.set, "preset": args.preset, "register": not args.no_register, "quiet": args.quiet}
+    words = ["--phase-units", args.phase_units, *(["--nan-to-mask"] if args.nan_to_mask else [])]
+    how = {"settings": args.set, "preset": args.preset, "words": words}
+    how |= {"register": not args.no_register, "quiet": args.quiet}
     first = read_orientation(folders[0], None, **how)
     orientations = [first, *(read_orientation(folder, first, **how) for folder in folders[1:])]
     on_reference = [bring_to(first, orientation) for orientation in orientations]
@@ -120,6 +125,8 @@ def run(args: argparse.Namespace) -> int:
     warnings = _doubts(solution, orientations)
     own_stage = described_stage(Stage("cosmos", cosmos, options))
     stages = {slot: described_stage(stage) for o in reversed(orientations) for slot, stage in o.stages.items()}
+    if any(o.correlation is not None for o in orientations):
+        stages["registration"] = described_stage(Stage("register_rigid", register_rigid, {}))
     grid = first.local.geometry
     described = {
         "Units": "ppm",
@@ -201,7 +208,7 @@ def _doubts(solution: Solution, orientations: Sequence[Orientation]) -> list[str
         for o in orientations
         if o.correlation is not None and o.correlation < DOUBTFUL
     ]
-    return found
+    return found + [f"orientation {o.name}: {line}" for o in orientations for line in o.scan.unlikely]
 
 
 def orientation_folders(folder: Path, reference: str | None = None, *, least: int = 2) -> list[Path]:
@@ -271,6 +278,7 @@ def read_orientation(
     *,
     settings: Sequence[str] = (),
     preset: str = "default",
+    words: Sequence[str] = (),
     register: bool = True,
     quiet: bool = True,
 ) -> Orientation:
@@ -281,6 +289,7 @@ def read_orientation(
       first: the reference; None if this is it.
       settings: STAGE.KEY=VALUE of the stages before the inversion.
       preset: their methods.
+      words: further ones of `infer`.
       register: whether magnitudes are registered where no matrix is given.
       quiet: print nothing.
 
@@ -288,7 +297,7 @@ def read_orientation(
       UserError: if something is missing or does not fit; the orientation is named.
     """
     kind, files = _scan_files(folder) or ("", [])
-    words = [str(path) for path in files] + ["--input", kind, "--preset", preset, "--quiet"]
+    words = [*map(str, files), "--input", kind, "--preset", preset, "--quiet", *words]
     parts = named_files(folder, IMAGINARY) if files and files[0].name.startswith(REAL) else []
     words += ["--imaginary", *map(str, parts)] if parts else []
     flags = {"phase": ("mask",) if parts else ("mask", "magnitude"), "kspace": ("mask",)}

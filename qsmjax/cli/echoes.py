@@ -66,11 +66,12 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     notes.append(f"field strength {b0:.4g} T from {b0_from}")
     if files != [*map(Path, args.field)]:
         notes.append("echoes were taken in the order of the numbers in their files' names")
-    mask, found = head_of(stored, args.mask, "with --mask")
+    whole, found = head_of(stored, args.mask, "with --mask")
     maker = parameters.manufacturer or sidecars[0].get("Manufacturer")
-    signal, mask, made = complex_echoes(stored, mask, args, maker if isinstance(maker, str) else None)
+    signal, mask, made = complex_echoes(stored, whole, args, maker if isinstance(maker, str) else None)
     notes += [*found, *made]
     scan = scan_of_echoes(stage, signal, te, b0, mask, grid, volume=first, b0_source=b0_source, notes=notes)
+    scan = dataclasses.replace(scan, removed=whole & ~np.asarray(scan.field_map.mask))
     if not args.noise:
         return scan
     noise = read_noise(args.noise, first, np.asarray(scan.field_map.mask))
@@ -176,10 +177,12 @@ def scan_of_echoes(
     # as every stage: what rounds otherwise for other axes is more than rounding after the background's removal
     turned = nearest_axes(volume.affine)
     total = stage.run(turned.turn(signal), te, b0, turned.turn(mask), turned.turn_grid(grid), **stage.options)
-    back, lost = turned.inverse, int(total.removed.sum())
-    told = [f"{lost} voxels were taken out of the mask, whose echoes the fit does not explain"] if lost else []
+    back, rim = turned.inverse, int(total.rim.sum())
+    lost = int(total.removed.sum()) - rim
+    told = [f"{rim} voxels of the mask's rim were taken out, as asked"] if rim else []
+    told += [f"{lost} voxels were taken out of the mask, whose echoes the fit does not explain"] if lost else []
     unlikely: tuple[str, ...] = ()
-    if (part := lost / int(np.count_nonzero(mask))) > USUALLY_LOST:
+    if (part := lost / (int(np.count_nonzero(mask)) - rim)) > USUALLY_LOST:
         unlikely = (
             f"{part:.0%} of the mask was taken out, since the fit does not explain its echoes (usual: below "
             f"{USUALLY_LOST:.0%}): look at the order of the echoes and at their times, at --phase-units, at whether "

@@ -15,6 +15,7 @@ from qsmjax.io.kspace import load_kspace
 from qsmjax.io.nifti import NiftiVolume, load_volume, new_volume
 from qsmjax.io.sidecar import ScanParameters, load_parameters
 from qsmjax.phase.mask import magnitude_mask
+from qsmjax.recon.sampling import find_sampling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Images:
       volume: a volume of their grid, whose geometry the output takes.
       parameters: what params.json says, flags before it; echo times and field strength are there.
       mask: the one given; None where none was.
+      sampled: how k-space was, in words.
     """
 
     signal: Complex[np.ndarray, "echo x y z"]
     volume: NiftiVolume
     parameters: ScanParameters
     mask: np.ndarray | None
+    sampled: str
 
 
 def read_images(args: argparse.Namespace, recon: Stage) -> Images:
@@ -64,7 +67,18 @@ def read_images(args: argparse.Namespace, recon: Stage) -> Images:
     given = load_volume(args.mask) if args.mask else None
     volume = _grid_volume(np.zeros(shape, np.float32), said, given, args.field[0])
     mask = None if given is None else read_mask(given, volume)[0]
-    return Images(np.asarray(recon.run(kspace, **recon.options)), volume, said, mask)
+    images = np.asarray(recon.run(kspace, **recon.options))
+    return Images(images, volume, said, mask, _sampled(kspace))
+
+
+def _sampled(kspace: np.ndarray) -> str:
+    """Say how k-space that could be reconstructed was sampled."""
+    found = find_sampling(kspace[0])
+    (y0, y1), (z0, z1) = found.calibration
+    return (
+        f"k-space of {kspace.shape[1]} coils, acceleration {found.acceleration[0]} x {found.acceleration[1]}, full in "
+        f"{y1 - y0} x {z1 - z0} of its centre"
+    )
 
 
 def _grid_volume(data: np.ndarray, said: ScanParameters, given: NiftiVolume | None, path: str) -> NiftiVolume:
@@ -93,6 +107,7 @@ def scan_of_kspace(args: argparse.Namespace, recon: Stage, field: Stage) -> Scan
     """
     images = read_images(args, recon)
     grid, b0_source, notes = grid_of(args, images.volume, images.parameters)
+    notes.append(images.sampled)
     mask = images.mask
     if mask is None:
         mask = np.asarray(magnitude_mask(np.abs(images.signal)))

@@ -91,7 +91,7 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
     extra: dict[str, Any] = {}
     if result.solution.std is not None:
         extra[DEVIATION] = result.solution.std
-    if "background" in result.stages:
+    if "background" in result.stages or result.scan.removed is not None:
         given = (
             np.asarray(result.scan.field_map.mask)
             if result.scan.removed is None
@@ -164,6 +164,7 @@ def given_arguments(args: argparse.Namespace) -> dict[str, Any]:
 def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """Describe a map: methods, parameters, units, reference, geometry, input and versions."""
     scan, solution, grid = result.scan, result.solution, result.local.geometry
+    chi = np.asarray(result.mapped.chi, np.float64)[np.asarray(result.local.mask)]
     inputs = [Path(path) for path in (*args.field, *(args.imaginary or ()))]
     stages = {slot: described_stage(stage) for slot, stage in result.stages.items()}
     if solution.weight is not None:
@@ -176,9 +177,12 @@ def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[st
         "Input": [path.name for path in inputs],
         "InputKind": args.input,
         "InputSHA256": [file_hash(path) for path in inputs],
+        "InputsBeside": _beside_inputs(args),
         "FieldUnits": args.units if args.input not in ("phase", "kspace") else "rad",
         "Reference": args.reference,
         "ReferenceOffset": float(result.mapped.offset),
+        "MaskMean": float(chi.mean()),
+        "MaskStd": float(chi.std()),
         "B0Direction": [float(b) for b in grid.b0_dir],
         "B0DirectionSource": scan.b0_source,
         "MagneticFieldStrength": scan.b0,
@@ -192,6 +196,19 @@ def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[st
         "Warnings": result.warnings,
         "Seconds": round(seconds, 3),
         "GeneratedBy": software(),
+    }
+
+
+def _beside_inputs(args: argparse.Namespace) -> dict[str, list[dict[str, str]]]:
+    """Name the files that were given beside the field, with their hashes."""
+    given = {
+        name: getattr(args, name, None) for name in ("mask", "magnitude", "noise", "reference", "params", "labels")
+    }
+    files = {name: value if isinstance(value, list) else [value] for name, value in given.items() if value}
+    return {
+        name: [{"Name": path.name, "SHA256": file_hash(path)} for path in map(Path, named)]
+        for name, named in files.items()
+        if all(Path(path).is_file() for path in named)
     }
 
 

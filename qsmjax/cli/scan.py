@@ -75,8 +75,8 @@ def read_scan(args: argparse.Namespace) -> Scan:
     data = single_volume(volume)
     parameters = load_parameters(args.params) if args.params else ScanParameters()
     grid, b0_source, notes = grid_of(args, volume, parameters)
-    mask, filled = read_mask(load_volume(args.mask), volume) if args.mask else _implied_mask(data, volume)
-    data, mask, more = without_nan(data, mask, volume.path, to_mask=args.nan_to_mask)
+    given, filled = read_mask(load_volume(args.mask), volume) if args.mask else _implied_mask(data, volume)
+    data, mask, more = without_nan(data, given, volume.path, to_mask=args.nan_to_mask)
     b0 = args.b0 or parameters.b0
     times = args.te or parameters.te or ()
     if args.units == "rad" and len(times) > 1:
@@ -94,7 +94,9 @@ def read_scan(args: argparse.Namespace) -> Scan:
     # of several echoes the last, as where their phase was fitted
     scale = radians_per_ppm(b0, max(times)) if b0 and times else None
     made = field_map(field, mask, grid, noise=noise, magnitude=magnitude, radians_per_ppm=scale)
-    return Scan(made, volume, b0_source, b0, tuple(times), (*notes, *filled, *more))
+    lost = given & ~mask
+    told = (*notes, *filled, *more)
+    return Scan(made, volume, b0_source, b0, tuple(times), told, removed=lost if lost.any() else None)
 
 
 def read_noise(words: str, volume: NiftiVolume, mask: np.ndarray) -> np.ndarray:

@@ -19,10 +19,11 @@ BINS = 256
 
 
 class Masks(NamedTuple):
-    """The mask that remains, and what was taken from the one given."""
+    """The mask that remains, what was taken from the one given, and which part of that was its rim."""
 
     mask: Bool[Array, "x y z"]
     removed: Bool[Array, "x y z"]
+    rim: Bool[Array, "x y z"]
 
 
 def magnitude_mask(magnitude: ArrayLike, *, threshold: float | None = None, erode: int = 0) -> Bool[Array, "x y z"]:
@@ -74,20 +75,20 @@ def reduce_mask(
       erode: voxels to take off the rim, before the quality counts.
 
     Returns:
-      What remains, and what was removed.
+      What remains, what was removed, and the rim.
 
     Raises:
       ValueError: if the grids differ, or nothing remains.
     """
     given = np.asarray(as_mask("mask", mask, jnp.shape(mask)))
-    kept = erode_mask(given, erode)
+    kept = inner = erode_mask(given, erode)
     if relative_residual is not None:
         residual = as_volume("relative_residual", relative_residual)
         check_grid("relative_residual", residual, given.shape)
         kept = kept & (np.asarray(residual) <= threshold)
     if not kept.any():
         raise ValueError(f"mask must keep voxels, got none of {int(given.sum())}: lower erode, or raise the threshold")
-    return Masks(jnp.asarray(kept), jnp.asarray(given & ~kept))
+    return Masks(jnp.asarray(kept), jnp.asarray(given & ~kept), jnp.asarray(given & ~inner))
 
 
 def erode_mask(mask: ArrayLike, voxels: int) -> np.ndarray:

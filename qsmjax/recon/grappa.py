@@ -116,8 +116,8 @@ def grappa_weights(
     (normal, cross), _ = jax.lax.scan(accumulate, tuple(zeros), jnp.arange(fits[0]))
     ridge = regularisation * jnp.trace(normal).real / unknowns
     normal = normal + ridge * jnp.eye(unknowns, dtype=jnp.float32)
-    # W (A Aᴴ) = B Aᴴ, and A Aᴴ is Hermitian
-    solved = jax.scipy.linalg.solve(normal, jnp.conj(cross.T), assume_a="pos")
+    # W (A Aᴴ) = B Aᴴ, and A Aᴴ is Hermitian; `solve` of such matrices has a wrong gradient where they are complex
+    solved = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(normal), jnp.conj(cross.T))
     weights = jnp.conj(solved.T).reshape(len(targets), coils, len(sources), coils)
     return jnp.transpose(weights, (2, 0, 1, 3))
 

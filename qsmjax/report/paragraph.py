@@ -8,12 +8,14 @@ References:
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 OPENINGS = {
-    "recon": "Undersampled k-space was filled by GRAPPA and its coils combined with sensitivities from ESPIRiT",
+    "recon": "Samples that k-space lacked were filled by GRAPPA, and coils combined with sensitivities from ESPIRiT",
+    "registration": "Orientations were brought to the first by {method}",
     "field": "The total field was fitted to the complex echoes after exact unwrapping",
     "background": "The background field was removed by {method}",
     "residue": "Background that was found in the local field was removed by {method}",
@@ -41,9 +43,11 @@ def methods_paragraph(sidecar: Mapping[str, Any]) -> str:
         opening = OPENINGS["one step" if one_step and slot == "inversion" else slot]
         sentences.append(opening.format(method=named) + _parameters(stage) + _references(stage))
     region = {"mean": "the mean over the mask", "none": "no region"}.get(
-        sidecar["Reference"], "the mean over a given region"
+        sidecar["Reference"], f"the mean over {Path(sidecar['Reference']).name}"
     )
     sentences.append(f"Maps are in ppm, referenced to {region} (offset {sidecar['ReferenceOffset']:.2g} ppm)")
+    if "MaskStd" in sidecar:
+        sentences.append(f"Over the mask the map is {sidecar['MaskMean']:.2g} ± {sidecar['MaskStd']:.2g} ppm")
     return ". ".join(sentence for sentence in sentences if sentence) + "."
 
 

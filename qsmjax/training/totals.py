@@ -52,7 +52,7 @@ def draw_totals(rng: np.random.Generator, head: Anatomy) -> Iterator[Example]:
     )
     yield _removed(made, mean)
     fit = fit_echoes(made.signal, made.te, made.b0, made.mask)
-    kept, _ = reduce_mask(made.mask, fit.relative_residual, threshold=CONSENSUS_RESIDUAL)
+    kept = reduce_mask(made.mask, fit.relative_residual, threshold=CONSENSUS_RESIDUAL).mask
     yield _removed(made, field_map(fit.field, kept, made.geometry, noise=fit.noise, magnitude=fit.amplitude))
 
 

@@ -104,7 +104,9 @@ def test_what_speaks_against_the_map_is_told(scans, tmp_path, capsys):
         shutil.rmtree(scans / name)
     assert run_command("cosmos", [str(scans), "-o", str(tmp_path / "out"), "--quiet"]) == 0
     said = capsys.readouterr().err
-    told = json.loads((tmp_path / "out" / "cosmos_Chimap.json").read_text())["Warnings"]
+    sidecar = json.loads((tmp_path / "out" / "cosmos_Chimap.json").read_text())
+    told = sidecar["Warnings"]
+    assert "brought to the first by register_rigid" in sidecar["MethodsParagraph"]
     assert any("orientation b was registered with a correlation of 0." in line for line in told)
     assert any("a condition number of" in line for line in told)
     assert said.count("warning: ") == len(told)
@@ -170,3 +172,26 @@ def test_an_orientation_comes_as_phase_or_as_real_and_imaginary_parts(tmp_path):
     (tmp_path / "parts" / "imag.nii.gz").unlink()
     with pytest.raises(UserError, match="real and imaginary, or kspace"):
         orientation_folders(tmp_path)
+
+
+def test_what_speaks_against_an_orientation_is_told_and_its_phase_may_have_units(tmp_path, capsys):
+    field, mask = (np.asarray(part) for part in head(np.eye(4)))
+    te, rng = np.array([0.004, 0.010, 0.018]), np.random.default_rng(0)
+    phase = 0.3 + float(radians_per_ppm(3.0, 1.0)) * te * field[..., None]
+    phase[:10] = rng.uniform(-np.pi, np.pi, phase[:10].shape)
+    for name in ("a", "b"):
+        folder = tmp_path / "scans" / name
+        folder.mkdir(parents=True)
+        # whole numbers within ±3142: milliradians or Siemens'
+        for part, data in (("phase", np.rint(1000 * phase)), ("mask", mask)):
+            save_volume(folder / f"{part}.nii.gz", data, new_volume(data, affine()))
+        turned = [0.5, 0.0, 0.87] if name == "b" else [0.0, 0.0, 1.0]
+        (folder / "params.json").write_text(json.dumps({"TE": te.tolist(), "B0": 3.0, "B0_dir": turned}))
+    words = [str(tmp_path / "scans"), "-o", str(tmp_path / "out"), "--no-register", "--preset", "fast", "--quiet"]
+    assert run_command("cosmos", words) == 2
+    assert "--phase-units" in capsys.readouterr().err
+    assert run_command("cosmos", [*words, "--phase-units", "mrad"]) == 0
+    said = capsys.readouterr().err
+    assert "warning: orientation a:" in said and "does not explain its echoes" in said
+    told = json.loads((tmp_path / "out" / "cosmos_Chimap.json").read_text())
+    assert "registration" not in told["Stages"] and any("orientation b:" in line for line in told["Warnings"])

@@ -191,6 +191,37 @@ def test_imaginary_parts_of_another_grid_are_refused(tmp_path, head, capsys):
     assert "imaginary part must have the 3 echoes of (28, 28, 28) that" in capsys.readouterr().err
 
 
+def test_a_rim_that_is_asked_off_is_no_bad_fit_and_stands_beside_the_map(tmp_path, head, capsys):
+    phase = write(tmp_path / "phase.nii.gz", np.moveaxis(np.angle(head[4]), 0, -1))
+    mask = write(tmp_path / "mask.nii.gz", head[1])
+    words = (
+        phase,
+        "--input",
+        "phase",
+        "--b0",
+        B0,
+        "--te",
+        *TE,
+        "--mask",
+        mask,
+        "--set",
+        "field.erode=2",
+        "--no-figure",
+    )
+    assert infer(*words, "--method", "tfi", "--set", "inversion.max_iterations=2") == 0
+    said = capsys.readouterr()
+    assert "voxels of the mask's rim were taken out, as asked" in said.out and "does not explain" not in said.err
+    kept, removed = (load_volume(tmp_path / f"phase_desc-{n}_mask.nii.gz").data > 0 for n in ("qsm", "removed"))
+    np.testing.assert_array_equal(kept | removed, head[1])
+    assert removed.sum() > 0.2 * head[1].sum()
+    told = json.loads((tmp_path / "phase_Chimap.json").read_text())
+    assert [each["Name"] for each in told["InputsBeside"]["mask"]] == ["mask.nii.gz"]
+    assert "10.1364/AO.41.007437" in told["Stages"]["field"]["References"]
+    chi = load_volume(tmp_path / "phase_Chimap.nii.gz").data[kept]
+    np.testing.assert_allclose([told["MaskMean"], told["MaskStd"]], [chi.mean(), chi.std()], atol=1e-6)
+    assert f"± {told['MaskStd']:.2g} ppm" in told["MethodsParagraph"]
+
+
 def test_sidecars_beside_the_phase_are_read(tmp_path, head):
     signal = head[4]
     for i, te in enumerate(TE):

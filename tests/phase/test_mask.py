@@ -37,7 +37,8 @@ def test_echoes_are_taken_together_and_the_rim_comes_off():
 
 def test_a_given_mask_is_only_reduced_and_what_went_is_told():
     residual = np.where(HOLE, 0.5, 0.05)
-    kept, removed = (np.asarray(part) for part in reduce_mask(BALL, residual, erode=1))
+    kept, removed, rim = (np.asarray(part) for part in reduce_mask(BALL, residual, erode=1))
+    np.testing.assert_array_equal(rim, BALL & ~erode_mask(BALL, 1))
     assert not np.any(kept & removed) and np.array_equal(kept | removed, BALL)
     assert removed[HOLE].all() and kept.sum() > 0.5 * BALL.sum()
     assert np.array_equal(reduce_mask(BALL).mask, BALL)

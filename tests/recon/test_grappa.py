@@ -87,6 +87,25 @@ def test_filling_is_pure_mapped_over_echoes_and_differentiable():
     np.testing.assert_allclose(jax.grad(loss)(1.0), 2 * loss(1.0), rtol=1e-3)
 
 
+def test_the_weights_slope_is_that_of_finite_differences():
+    shape, acceleration, offset, _, kernel = SCANS["2x2"]
+    _, _, full = scan(shape, acceleration, offset, (14, 14))
+    rng = np.random.default_rng(0)
+    region = full[:, :, 7:21, 6:20]
+    along = rng.normal(size=region.shape) + 1j * rng.normal(size=region.shape)
+    along = jnp.asarray(0.1 * np.abs(region).max() * along, jnp.complex64)
+
+    @jax.jit
+    def loss(t):
+        weights = grappa_weights(region + t * along, acceleration, kernel_size=kernel, regularisation=0.1)
+        return jnp.sum(jnp.abs(weights) ** 2)
+
+    step = 1e-2
+    slope = (loss(step) - loss(-step)) / (2 * step)
+    assert abs(slope) > 1e-3
+    np.testing.assert_allclose(jax.grad(loss)(0.0), slope, rtol=2e-2)
+
+
 def test_what_cannot_be_calibrated_is_refused():
     shape, acceleration, offset, _, _ = SCANS["2x2"]
     _, undersampled, _ = scan(shape, acceleration, offset, (6, 6))
