@@ -13,7 +13,7 @@ from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import Scan, grid_of
 from qsmjax.cli.stages import Stage
 from qsmjax.cli.stored import complex_echoes, head_of, read_stored
-from qsmjax.cli.told import check_units, echo_times, field_strength
+from qsmjax.cli.told import acquisition, check_units, echo_times, field_strength
 from qsmjax.io.bids import Run, sidecar_of
 from qsmjax.io.sidecar import ScanParameters
 
@@ -55,7 +55,8 @@ def read_run(run: Run, root: Path, stage: Stage, args: argparse.Namespace, mask:
     notes = [f"field strength {told.b0:.4g} T from {told.b0_from}", *notes, *named, *found, *made]
     scanned = (stage, signal, told.te, told.b0, inside, grid)
     made_scan = scan_of_echoes(*scanned, volume=stored.first, b0_source=b0_source, notes=notes)
-    return dataclasses.replace(made_scan, removed=given & ~np.asarray(made_scan.field_map.mask))
+    removed = given & ~np.asarray(made_scan.field_map.mask)
+    return dataclasses.replace(made_scan, removed=removed, acquisition=acquisition(sidecar_of(root, main[0])))
 
 
 def told_of(sidecars: Sequence[dict[str, Any]]) -> Told:

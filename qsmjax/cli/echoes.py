@@ -16,7 +16,7 @@ from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import Scan, grid_of, read_noise
 from qsmjax.cli.stages import Stage
 from qsmjax.cli.stored import complex_echoes, head_of, read_stored
-from qsmjax.cli.told import check_units, echo_times, field_strength
+from qsmjax.cli.told import acquisition, check_units, echo_times, field_strength
 from qsmjax.io.nifti import NiftiVolume, number_order, stem
 from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
 from qsmjax.phase.scaling import undo_alternation
@@ -71,7 +71,8 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     signal, mask, made = complex_echoes(stored, whole, args, maker if isinstance(maker, str) else None)
     notes += [*found, *made]
     scan = scan_of_echoes(stage, signal, te, b0, mask, grid, volume=first, b0_source=b0_source, notes=notes)
-    scan = dataclasses.replace(scan, removed=whole & ~np.asarray(scan.field_map.mask))
+    removed = whole & ~np.asarray(scan.field_map.mask)
+    scan = dataclasses.replace(scan, removed=removed, acquisition=acquisition(sidecars[0]))
     if not args.noise:
         return scan
     noise = read_noise(args.noise, first, np.asarray(scan.field_map.mask))

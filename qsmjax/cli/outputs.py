@@ -188,6 +188,8 @@ def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[st
         "MagneticFieldStrength": scan.b0,
         "EchoTime": list(scan.te),
         "VoxelSize": [float(d) for d in grid.voxel_size],
+        "Matrix": list(grid.shape),
+        "Acquisition": dict(scan.acquisition),
         "MaskVoxels": int(np.asarray(result.local.mask).sum()),
         "Iterations": int(np.max(solution.iterations)),
         "Residual": float(np.max(solution.residual)),

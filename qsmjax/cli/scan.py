@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +50,7 @@ class Scan:
       notes: what was done to the input that a user should know.
       unlikely: what speaks against the input's being what it was taken for, in lines.
       removed: what was taken from the mask that was given or found, where something was.
+      acquisition: what the JSON beside the files says of how the scan was made (`cli.told.acquisition`).
     """
 
     field_map: FieldMap
@@ -58,6 +61,7 @@ class Scan:
     notes: tuple[str, ...]
     unlikely: tuple[str, ...] = ()
     removed: np.ndarray | None = None
+    acquisition: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def read_scan(args: argparse.Namespace) -> Scan:

@@ -9,6 +9,19 @@ from qsmjax.physics.units import GAMMA
 NOMINAL_APART = 0.1
 """Part by which the centre frequency may leave the nominal field strength: scanners sold as 3 T run at 2.89 T."""
 
+ACQUISITION = (
+    "Manufacturer",
+    "ManufacturersModelName",
+    "MRAcquisitionType",
+    "RepetitionTime",
+    "FlipAngle",
+    "PixelBandwidth",
+    "ImagingFrequency",
+    "ParallelReductionFactorInPlane",
+)
+"""What the consensus asks to be told of a scan, besides echo times and field strength: Bilgic et al.,
+doi:10.1002/mrm.30006."""
+
 STRONGEST = 25.0
 """No magnet around a head is as strong [T]."""
 
@@ -39,6 +52,11 @@ def field_strength(sidecar: Mapping[str, Any]) -> tuple[float, str] | None:
             )
         return b0, "ImagingFrequency"
     return (float(nominal), "MagneticFieldStrength") if _positive(nominal) else None
+
+
+def acquisition(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sidecar tells of how the scan was made and a paper must say, under BIDS' names."""
+    return {name: sidecar[name] for name in ACQUISITION if isinstance(sidecar.get(name), str | int | float)}
 
 
 def check_units(te: tuple[float, ...], b0: float, source: str) -> None:

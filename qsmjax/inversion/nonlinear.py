@@ -59,7 +59,7 @@ def solve_nltv(
             f"weight and toolbox_alpha must not both be given, got {weight} and {toolbox_alpha}: set one to none"
         )
     if toolbox_alpha is not None and radians_per_ppm is None:
-        raise ValueError("toolbox_alpha needs radians_per_ppm, got none: give B0 and TE, or use weight")
+        raise ValueError("toolbox_alpha needs radians_per_ppm, got none: give B0 and TE (--b0, --te), or use weight")
     field, trust, level, weight = measured(field, mask, geometry, noise, magnitude, weight)
     radians = data_terms.phase_scale(radians_per_ppm, level)
     if toolbox_alpha is not None:

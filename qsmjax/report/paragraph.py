@@ -24,6 +24,16 @@ OPENINGS = {
 }
 
 
+TOLD = (
+    ("RepetitionTime", "a repetition time of", " s"),
+    ("FlipAngle", "a flip angle of", " degrees"),
+    ("PixelBandwidth", "a bandwidth of", " Hz a voxel"),
+    ("ImagingFrequency", "a centre frequency of", " MHz"),
+    ("ParallelReductionFactorInPlane", "an acceleration of", ""),
+)
+"""What of a scan is told in numbers: BIDS' name, words, and the unit that BIDS has."""
+
+
 def methods_paragraph(sidecar: Mapping[str, Any]) -> str:
     """Write the paragraph.
 
@@ -54,10 +64,17 @@ def methods_paragraph(sidecar: Mapping[str, Any]) -> str:
 def _scan(sidecar: Mapping[str, Any]) -> str:
     size = " x ".join(f"{d:.3g}" for d in sidecar["VoxelSize"])
     known = [f"voxels of {size} mm"]
+    if "Matrix" in sidecar:
+        known[0] = f"{' x '.join(map(str, sidecar['Matrix']))} {known[0]}"
     if sidecar["MagneticFieldStrength"]:
         known.append(f"{sidecar['MagneticFieldStrength']:.4g} T")
     if sidecar["EchoTime"]:
         known.append("echo times " + ", ".join(f"{1000 * te:.3g}" for te in sidecar["EchoTime"]) + " ms")
+    made = sidecar.get("Acquisition", {})
+    known += [f"{word} {made[name]:.4g}{unit}" for name, word, unit in TOLD if isinstance(made.get(name), int | float)]
+    known += [
+        str(made[name]) for name in ("MRAcquisitionType", "Manufacturer", "ManufacturersModelName") if name in made
+    ]
     direction = ", ".join(f"{b:.3f}" for b in sidecar["B0Direction"])
     return f"The scan had {', '.join(known)}, and B0 along ({direction}) in voxel axes"
 

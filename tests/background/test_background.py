@@ -216,15 +216,16 @@ def test_voxels_beside_air_are_left_out_and_a_lesion_deep_inside_is_kept(head):
     assert error(local.field, truth, far) < 0.8 * error(plain.field, truth, far)
 
 
-def test_noise_weighs_the_fit(head):
+@pytest.mark.parametrize("name", ["joint", "pdf"])
+def test_noise_weighs_the_fit(head, name):
     total, truth = head
     rng = np.random.default_rng(2)
     bad = rng.random(SHAPE) < 0.05
     noise = jnp.asarray(np.where(bad, 1.0, 1e-3), jnp.float32)
     spoilt = total.replace(field=total.field + noise * rng.normal(size=SHAPE) * np.asarray(total.mask))
     good = lambda result: np.asarray(result.mask) & ~bad
-    weighted = METHODS["joint"](spoilt.replace(noise=noise), **OPTIONS["joint"])
-    plain = METHODS["joint"](spoilt, **OPTIONS["joint"])
+    weighted = METHODS[name](spoilt.replace(noise=noise), **OPTIONS.get(name, {}))
+    plain = METHODS[name](spoilt, **OPTIONS.get(name, {}))
     assert error(weighted.field, truth, good(weighted)) < 0.5 * error(plain.field, truth, good(plain))
 
 

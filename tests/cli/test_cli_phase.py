@@ -227,7 +227,8 @@ def test_sidecars_beside_the_phase_are_read(tmp_path, head):
     for i, te in enumerate(TE):
         for name, part in (("phase", np.angle(signal[i])), ("mag", np.abs(signal[i]))):
             write(tmp_path / f"sub-1_echo-{i}_part-{name}_MEGRE.nii.gz", part)
-        text = json.dumps({"EchoTime": te, "ImagingFrequency": 123.2, "MagneticFieldStrength": 3})
+        known = {"EchoTime": te, "ImagingFrequency": 123.2, "MagneticFieldStrength": 3, "RepetitionTime": 0.03}
+        text = json.dumps(known | {"FlipAngle": 15, "MRAcquisitionType": "3D", "Manufacturer": "Siemens", "Other": 1})
         (tmp_path / f"sub-1_echo-{i}_part-phase_MEGRE.json").write_text(text)
     phase, magnitude = (sorted(tmp_path.glob(f"*part-{name}*.nii.gz")) for name in ("phase", "mag"))
     out = tmp_path / "chi.nii.gz"
@@ -236,6 +237,10 @@ def test_sidecars_beside_the_phase_are_read(tmp_path, head):
     told = json.loads((tmp_path / "chi.json").read_text())
     np.testing.assert_allclose(told["MagneticFieldStrength"], 123.2 / 42.577478518, rtol=1e-6)
     assert told["Stages"]["background"]["Method"] == "vsharp" and told["Method"] == "tkd"
+    assert told["Acquisition"]["FlipAngle"] == 15 and "Other" not in told["Acquisition"]
+    assert "28 x 28 x 28 voxels of 1 x 1 x 1 mm" in told["MethodsParagraph"]
+    assert "a repetition time of 0.03 s, a flip angle of 15 degrees" in told["MethodsParagraph"]
+    assert "123.2 MHz, 3D, Siemens, and B0 along" in told["MethodsParagraph"]
 
 
 @pytest.fixture
