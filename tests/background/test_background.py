@@ -133,10 +133,20 @@ def test_options_have_defaults_and_a_description(name):
     assert method.__doc__.splitlines()[0].endswith(".")
 
 
-@pytest.mark.parametrize(("name", "options"), [("joint", {"outside": 1.0, "max_iterations": 500}), ("vsharp", {})])
+SLOPES = [
+    ("joint", {"outside": 1.0, "max_iterations": 500, "tolerance": 1e-5}),
+    ("vsharp", {}),
+    ("vsharp", {"refinements": 1}),
+    ("sharp", {}),
+    ("resharp", {"max_iterations": 100}),
+    ("lbv", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), SLOPES)
 def test_gradients_flow(name, options, head):
     total, truth = head
-    options = OPTIONS[name] | options | ({"tolerance": 1e-5} if name == "joint" else {})
+    options = OPTIONS.get(name, {}) | options
     loss = lambda scale: jnp.vdot(truth, METHODS[name](total.replace(field=scale * total.field), **options).field)
     # linear, so the slope is the value itself
     value, slope = jax.value_and_grad(loss)(1.0)
