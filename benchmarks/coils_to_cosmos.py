@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qsmjax.cli.cosmos import read_orientation
 from qsmjax.cli.main import main as qsmjax
+from qsmjax.cli.orientations import read_orientation
 from qsmjax.evaluation.metrics import nrmse, xsim
 from qsmjax.inference.shipped import learned_total
 from qsmjax.inversion import medi, tkd, tv

@@ -16,7 +16,8 @@ import nibabel as nib
 import numpy as np
 from fuzz_mutations import WORDS, Rng, mutate, mutate_json
 
-from qsmjax.cli import cosmos, infer, study_jobs
+from qsmjax.cli import infer, study_jobs
+from qsmjax.cli.orientations import orientation_folders
 from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.cli.stages import choose_stages
 from qsmjax.inference.network import load_network
@@ -235,7 +236,7 @@ def orientations(rng: Rng, place: Path) -> object:
         (place / name / "to_reference.mat").write_bytes(mutate(rng, b"1 0 0 2\n0 1 0 3\n0 0 1 4\n0 0 0 1\n"))
     if rng.uniform() < 0.5:
         (place / "segmentation.json").write_text(json.dumps(mutate_json(rng, {"caudate": [1], "white": [2]})))
-    cosmos.orientation_folders(place)
+    orientation_folders(place)
     return study_jobs.read_subject(place)
 
 

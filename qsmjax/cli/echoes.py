@@ -23,7 +23,7 @@ from qsmjax.phase.scaling import undo_alternation
 from qsmjax.physics.axes import nearest_axes
 from qsmjax.physics.geometry import Geometry
 
-PART = re.compile(r"(^|[_-])(real|imag)")
+PART = re.compile(r"(^|[_-])(real|imag)(inary)?(?![a-z])")
 """What names of real and imaginary parts hold: dcm2niix' and BIDS'."""
 
 USUALLY_LOST = 0.1

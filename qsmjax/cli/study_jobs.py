@@ -17,9 +17,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from qsmjax.cli.cosmos import Orientation, orientation_folders, read_orientation
 from qsmjax.cli.errors import UserError, describe, mendable
 from qsmjax.cli.methods import choose
+from qsmjax.cli.orientations import Orientation, orientation_folders, read_orientation
 from qsmjax.cli.scan import on_grid
 from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.cli.stages import INPUTS, TRAINED_FOR

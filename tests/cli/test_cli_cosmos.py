@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from qsmjax.cli.cosmos import named_files, orientation_folders, read_orientation
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.main import run_command
+from qsmjax.cli.orientations import named_files, orientation_folders, read_orientation
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry_from_affine

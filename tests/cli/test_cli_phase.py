@@ -180,6 +180,9 @@ def test_parts_under_anothers_flag_are_refused_by_their_names(tmp_path, head, ca
     words = ("--input", "phase", "--b0", B0, "--te", *TE)
     assert infer(real, *words, "--magnitude", imaginary) == 2
     assert "1_real.nii.gz must hold phase, got the name of real ones" in capsys.readouterr().err
+    rest = write(tmp_path / "sub-1_acq-realtime_part-phase.nii.gz", np.moveaxis(np.angle(head[4]), 0, -1))
+    assert infer(rest, *words) == 2
+    assert "a mask must be given" in capsys.readouterr().err, "an acquisition is no part"
     assert infer(imaginary, "--imaginary", real, *words) == 2
     assert "MEGRE.nii.gz must hold real parts, got the name of imag ones" in capsys.readouterr().err
 

@@ -10,8 +10,8 @@ import re
 import numpy as np
 import pytest
 
-from qsmjax.cli.cosmos import read_orientation
 from qsmjax.cli.main import run_command
+from qsmjax.cli.orientations import read_orientation
 from qsmjax.cli.stages import Stage
 from qsmjax.cli.study import add_arguments, doubts, plan
 from qsmjax.cli.study_jobs import SubjectJob, as_head_scan, resolve_method, run_jobs
