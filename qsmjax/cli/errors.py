@@ -1,5 +1,6 @@
 """Errors as a user sees them: one line that says what must hold, what was got and the cure; exit status 2."""
 
+import _thread
 import contextlib
 import errno
 import os
@@ -14,6 +15,8 @@ from qsmjax.numerics.memory import exhausted
 
 PATIENCE = 2.0
 """After a signal, seconds for the program to come out of compiled code."""
+RETURN = 0.1
+"""Seconds for a callback that loses a signal's exception to return."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 """What a system says when no more can be written: disk full, quota reached, file too large; and where nothing can."""
@@ -76,6 +79,15 @@ def _signals() -> Iterator[None]:
         heard.set()
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
+    def unraisable(lost: "sys.UnraisableHookArgs") -> None:
+        # a callback's exceptions end in it (a garbage collector's, say): raise this one again, behind it
+        number = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}.get(lost.exc_type)
+        if number is None:
+            hook(lost)
+        else:
+            heard.clear()
+            threading.Timer(RETURN, _thread.interrupt_main, [number]).start()
+
     def listen() -> None:
         while (told := ear.recv(1)) != b"\0":
             # whoever trains has a handler of its own, which saves
@@ -86,12 +98,14 @@ def _signals() -> Iterator[None]:
     numbers = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else [])]
     before = {number: signal.signal(number, stop) for number in numbers}
     previous = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(previous)
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         mouth.send(b"\0")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from qsmjax.cli import infer as command
+from qsmjax.cli.errors import guarded
 from qsmjax.cli.main import run_command
 from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
@@ -161,7 +162,7 @@ def test_a_signal_amid_compiled_iterations_ends_infer_in_one_line(field, number,
     words = ["field.nii", "-o", "out", "--method", "tv", "--no-figure", "--set", "max_iterations=100000000"]
     # a shell may have started the tests with interrupts ignored, and a child inherits that
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, str(ROOT / "infer.py"), *words, "--set", "tolerance=1e-30"],
         cwd=field,
         stdout=subprocess.PIPE,
@@ -169,16 +170,38 @@ def test_a_signal_amid_compiled_iterations_ends_infer_in_one_line(field, number,
         text=True,
         # lines come through the pipe as they are said, whether or not Python was told to keep none back
         env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
-    )
-    signal.signal(signal.SIGINT, ours)
-    try:
-        while "B0 along" not in process.stdout.readline():
-            assert process.poll() is None
-        time.sleep(wait)
-        process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        signal.signal(signal.SIGINT, ours)
+        try:
+            while "B0 along" not in process.stdout.readline():
+                assert process.poll() is None
+            time.sleep(wait)
+            process.send_signal(number)
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert (process.returncode, said.count("\n")) == (128 + number, 1), said
     assert contents(field) == before and load_volume(field / "out" / "field_Chimap.nii.gz").shape == (12, 12, 12)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_falls_into_a_callback_is_raised_again_behind_it(number, capsys):
+    """Python drops what a finaliser or a garbage collector's callback raises, and goes on."""
+
+    class Finalised:
+        def __del__(self):
+            signal.raise_signal(number)
+            for _ in range(10):
+                pass
+
+    def run():
+        it = Finalised()
+        del it
+        for _ in range(400):
+            time.sleep(0.05)
+        return 0
+
+    start = time.monotonic()
+    hook = sys.unraisablehook
+    assert guarded(run) == 128 + number and time.monotonic() - start < 10
+    assert sys.unraisablehook is hook and capsys.readouterr().err.count("\n") == 1
