@@ -46,7 +46,7 @@ class Head:
     affine: np.ndarray
 
 
-def simulate(path: Path, voxel: tuple[float, ...], tilt: float, noise: float, cache: Path, grid) -> Head:
+def simulate(path: Path, voxel: tuple[float, ...], tilt: float, noise: float, cache: Path, shape) -> Head:
     """Scan a head, or read the scan that was kept, and draw the noise of its total field; zeros fill up the grid."""
     size = "x".join(f"{d:g}" for d in voxel)
     kept = cache / f"field-{path.name.split('.')[0]}-{size}-{tilt:g}.npz"
@@ -58,7 +58,7 @@ def simulate(path: Path, voxel: tuple[float, ...], tilt: float, noise: float, ca
         np.savez(kept, total=made.total, local=made.clean, mask=made.mask, affine=grid.affine)
     with np.load(kept, allow_pickle=False) as stored:
         total, local, mask, affine = (stored[name] for name in ("total", "local", "mask", "affine"))
-    total, local, mask = (np.pad(a, [(0, max(n - m, 0)) for n, m in zip(grid, a.shape)]) for a in (total, local, mask))
+    total, local, mask = (np.pad(a, [(0, max(n - m, 0)) for n, m in zip(shape, a.shape)]) for a in (total, local, mask))
     total = total + noise * np.random.default_rng(0).normal(size=total.shape).astype(np.float32)
     return Head(field_map(total - total[mask].mean(), mask, geometry_from_affine(affine, mask.shape)), local, affine)
 
