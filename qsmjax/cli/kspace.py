@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Complex
@@ -11,11 +13,13 @@ from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import Scan, grid_of, read_mask
 from qsmjax.cli.stages import Stage
 from qsmjax.cli.told import check_units
-from qsmjax.io.kspace import load_kspace
+from qsmjax.io.kspace import load_calibration, load_coil_noise, load_kspace
 from qsmjax.io.nifti import NiftiVolume, load_volume, new_volume
 from qsmjax.io.sidecar import ScanParameters, load_parameters
-from qsmjax.phase.mask import magnitude_mask
 from qsmjax.recon.sampling import find_sampling
+
+BESIDE = {"--calibration": "calibration.npy", "--coil-noise": "coilnoise.npy"}
+"""What lies beside the k-space of a folder, by the flag of `infer` that takes it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +31,14 @@ class Images:
       volume: a volume of their grid, whose geometry the output takes.
       parameters: what params.json says, flags before it; echo times and field strength are there.
       mask: the one given; None where none was.
-      sampled: how k-space was, in words.
+      notes: how k-space was sampled, calibrated and whitened, in lines.
     """
 
     signal: Complex[np.ndarray, "echo x y z"]
     volume: NiftiVolume
     parameters: ScanParameters
     mask: np.ndarray | None
-    sampled: str
+    notes: list[str]
 
 
 def read_images(args: argparse.Namespace, recon: Stage) -> Images:
@@ -67,18 +71,31 @@ def read_images(args: argparse.Namespace, recon: Stage) -> Images:
     given = load_volume(args.mask) if args.mask else None
     volume = _grid_volume(np.zeros(shape, np.float32), said, given, args.field[0])
     mask = None if given is None else read_mask(given, volume)[0]
-    images = np.asarray(recon.run(kspace, **recon.options))
-    return Images(images, volume, said, mask, _sampled(kspace))
+    apart = {"calibration": load_calibration(args.calibration)} if args.calibration else {}
+    apart |= {"noise": load_coil_noise(args.coil_noise)} if args.coil_noise else {}
+    images = np.asarray(recon.run(kspace, **apart, **recon.options))
+    return Images(images, volume, said, mask, _notes(kspace, **apart))
 
 
-def _sampled(kspace: np.ndarray) -> str:
-    """Say how k-space that could be reconstructed was sampled."""
-    found = find_sampling(kspace[0])
+def files_beside(folder: Path) -> dict[str, Path]:
+    """Return the files that lie beside a folder's k-space, by the flag of `infer` that takes them."""
+    return {flag: folder / name for flag, name in BESIDE.items() if (folder / name).is_file()}
+
+
+def _notes(kspace: np.ndarray, calibration: np.ndarray | None = None, noise: np.ndarray | None = None) -> list[str]:
+    """Say how k-space that could be reconstructed was sampled, calibrated and whitened."""
+    found = find_sampling(kspace[0], full_centre=calibration is None)
     (y0, y1), (z0, z1) = found.calibration
-    return (
+    notes = [
         f"k-space of {kspace.shape[1]} coils, acceleration {found.acceleration[0]} x {found.acceleration[1]}, full in "
         f"{y1 - y0} x {z1 - z0} of its centre"
-    )
+    ]
+    if calibration is not None:
+        size = " x ".join(map(str, calibration.shape[1:]))
+        notes.append(f"GRAPPA's weights and the sensitivities are from a calibration scan measured apart, of {size}")
+    if noise is not None:
+        notes.append(f"coils whitened by {noise.shape[1]} samples of their noise")
+    return notes
 
 
 def _grid_volume(data: np.ndarray, said: ScanParameters, given: NiftiVolume | None, path: str) -> NiftiVolume:
@@ -98,21 +115,21 @@ def _grid_volume(data: np.ndarray, said: ScanParameters, given: NiftiVolume | No
     return dataclasses.replace(volume, oriented=False)
 
 
-def scan_of_kspace(args: argparse.Namespace, recon: Stage, field: Stage) -> Scan:
-    """Make the total field of k-space: the "recon" stage, then the "field" stage.
+def scan_of_kspace(args: argparse.Namespace, stages: Mapping[str, Stage]) -> Scan:
+    """Make the total field of k-space: the "recon" stage, "mask" where none is given, then the "field" stage.
 
     Raises:
       UserError: if something does not fit.
       ValueError: from the readers and the stages, alike.
     """
-    images = read_images(args, recon)
+    images = read_images(args, stages["recon"])
     grid, b0_source, notes = grid_of(args, images.volume, images.parameters)
-    notes.append(images.sampled)
+    notes += images.notes
     mask = images.mask
     if mask is None:
-        mask = np.asarray(magnitude_mask(np.abs(images.signal)))
+        mask = np.asarray(stages["mask"].run(np.abs(images.signal), **stages["mask"].options))
         notes.append("mask found from the magnitude: it holds all that gives signal; give a brain mask with --mask")
     te, b0 = images.parameters.te or (), float(images.parameters.b0 or 0)
     return scan_of_echoes(
-        field, images.signal, te, b0, mask, grid, volume=images.volume, b0_source=b0_source, notes=notes
+        stages["field"], images.signal, te, b0, mask, grid, volume=images.volume, b0_source=b0_source, notes=notes
     )

@@ -5,6 +5,8 @@
 FOLDER has kspace.npy, params.json and, where there is one, mask.nii.gz. kspace.npy is complex with the axes x y z coil
 echo: k = 0 at n // 2, x the readout, zero where nothing was sampled, the centre full. params.json has TE [s], B0 [T]
 and affine (or voxel_size [mm]). Missing samples are filled by GRAPPA, coils combined with ESPIRiT's sensitivities.
+Where FOLDER has calibration.npy, a full scan measured apart with the axes x y z coil, both are found from it; where it
+has coilnoise.npy, samples without signal with the axes sample coil, the coils are whitened first.
 
 OUT gets magnitude.nii.gz and phase.nii.gz [rad], echoes on the fourth axis, with params.json: what `infer --input
 phase` and `qsmjax cosmos` take.
@@ -17,7 +19,7 @@ import numpy as np
 
 from qsmjax.cli import infer
 from qsmjax.cli.errors import UserError
-from qsmjax.cli.kspace import read_images
+from qsmjax.cli.kspace import files_beside, read_images
 from qsmjax.cli.stages import choose_stages
 from qsmjax.io.nifti import save_volume
 from qsmjax.io.sidecar import save_json
@@ -26,7 +28,7 @@ from qsmjax.io.sidecar import save_json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `recon`."""
     add = parser.add_argument
-    add("folder", metavar="FOLDER", help="with kspace.npy and params.json")
+    add("folder", metavar="FOLDER", help="with kspace.npy and params.json; calibration.npy, coilnoise.npy")
     add("out", metavar="OUT", help="folder of the images; made if it is not there")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the reconstruction")
     add("--quiet", action="store_true", help="say nothing but errors")
@@ -45,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
     if out.resolve() == folder.resolve():
         raise UserError(f"OUT must be another folder than FOLDER, whose params.json it would replace, got {out} twice")
     words = [str(folder / "kspace.npy"), "--input", "kspace"]
-    for flag, name in (("--params", "params.json"), ("--mask", "mask.nii.gz")):
-        words += [flag, str(folder / name)] if (folder / name).is_file() else []
+    beside = {"--params": folder / "params.json", "--mask": folder / "mask.nii.gz"}
+    beside = {flag: path for flag, path in beside.items() if path.is_file()} | files_beside(folder)
+    words += [word for flag, path in beside.items() for word in (flag, str(path))]
     words += [word for pair in args.set for word in ("--set", f"recon.{pair.removeprefix('recon.')}")]
     parser = argparse.ArgumentParser()
     infer.add_arguments(parser)

@@ -10,8 +10,8 @@ from typing import Any
 
 from qsmjax.cli.errors import UserError
 
-HIDDEN = ("report",)
-"""Options that a program gives and no user types."""
+HIDDEN = ("report", "calibration", "noise")
+"""Options that a program gives and no user types: k-space comes with the last two in files."""
 
 NOTHING = ("none", "auto")
 """How a user says None."""

@@ -8,12 +8,15 @@ centre there too. Coils stand before x, y, z; other axes (echoes) may lead.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
 from qsmjax.numerics.kspace import AXES
 
 Coils = Complex[Array, "*batch coil x y z"]
+INDEPENDENT = 1e-5
+"""Least eigenvalue of the correlation of coils' noise, one if they are independent: what float32 still tells."""
 
 
 def kspace_to_image(kspace: ArrayLike) -> Complex[Array, "*batch x y z"]:
@@ -62,18 +65,29 @@ def root_sum_of_squares(images: ArrayLike) -> Float[Array, "*batch x y z"]:
 def whiten(data: ArrayLike, noise: ArrayLike) -> Coils:
     """Mix coils so that their noise is white and of unit variance: L⁻¹ d with L Lᴴ the noise's covariance.
 
+    What is zero in all coils stays zero.
+
     Args:
       data: k-space or images, (...) coil x y z.
       noise: samples without signal, coil first.
 
     Raises:
-      ValueError: if there are other coils, or fewer samples than coils.
+      ValueError: if there are other coils, fewer samples than coils, or a coil without noise of its own (which is
+        not looked at where it is traced).
     """
     coils, samples = jnp.asarray(data, jnp.complex64), jnp.asarray(noise, jnp.complex64)
     samples = samples.reshape(samples.shape[0], -1)
     if samples.shape[0] != coils.shape[-4] or samples.shape[1] <= samples.shape[0]:
         raise ValueError(f"noise must hold more samples than its {coils.shape[-4]} coils, got shape {samples.shape}")
     covariance = jnp.matmul(samples, jnp.conj(samples.T), precision=jax.lax.Precision.HIGHEST) / samples.shape[1]
+    if not isinstance(covariance, jax.core.Tracer):
+        deviation = np.sqrt(np.diagonal(np.asarray(covariance)).real)
+        correlation = np.asarray(covariance) / np.maximum(np.outer(deviation, deviation), np.finfo(np.float32).tiny)
+        if not np.linalg.eigvalsh(correlation)[0] > INDEPENDENT:
+            raise ValueError(
+                "noise must be each coil's own, got a coil without any, or one that the others tell: leave it out, in "
+                "kspace too"
+            )
     lower = jnp.linalg.cholesky(covariance)
     flat = jnp.moveaxis(coils, -4, 0).reshape(coils.shape[-4], -1)
     white = jax.scipy.linalg.solve_triangular(lower, flat, lower=True)

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
 from qsmjax.numerics.arrays import Shape
+from qsmjax.numerics.options import Number
 from qsmjax.recon.grappa import HIGHEST, trim_kernel
 
 SQUARINGS = 7
@@ -27,7 +28,8 @@ class Sensitivities:
     """Coil sensitivities.
 
     Attributes:
-      maps: coil x y z, of unit norm over coils; their phase is relative to the coils' principal combination.
+      maps: coil x y z, of unit norm over coils; their phase is relative to the coils' principal combination, in which
+        the strongest coil is real.
       eigenvalue: x y z, one where the maps hold.
       weight: x y z, 0 to 1, falling softly with the eigenvalue.
     """
@@ -46,6 +48,8 @@ def espirit(
     soft: tuple[float, float] = (0.8, 0.95),
 ) -> Sensitivities:
     """Find the sensitivities from the fully sampled centre of k-space.
+
+    Differentiable while the same singular values stand above the threshold; the maps jump where one passes it.
 
     Args:
       calibration: coil x y z, k = 0 at its centre.
@@ -69,19 +73,15 @@ def espirit(
     if any(n < k for n, k in zip(region.shape[1:], size)):
         raise ValueError(f"calibration must be at least the kernel's {size}, got {region.shape[1:]}: use a smaller one")
     rows = _windows(region, size)
-    gram = jnp.matmul(rows, jnp.conj(rows.T), precision=HIGHEST)
-    values, vectors = jnp.linalg.eigh(gram)
-    signal = jnp.where(values > threshold**2 * values[-1], vectors, 0)
-    projector = jnp.matmul(signal, jnp.conj(signal.T), precision=HIGHEST)
-    lags = _sum_lags(projector, region.shape[0], size)
-    flat = region.reshape(region.shape[0], -1)
-    _, coils = jnp.linalg.eigh(jnp.matmul(flat, jnp.conj(flat.T), precision=HIGHEST))
+    lags = _sum_lags(_projector(_gram(rows), threshold), region.shape[0], size)
+    # by squaring too: the phase of eigh's vectors is LAPACK's, and its slope is not
+    reference = _largest(_gram(region.reshape(region.shape[0], -1)))
     waves = [_waves(n, k) for n, k in zip(shape, size)]
 
     def plane(x_wave: Array) -> tuple[Array, Array]:
         at_x = jnp.einsum("abijk,i->abjk", lags, x_wave, precision=HIGHEST)
         matrix = jnp.einsum("abjk,jy,kz->yzab", at_x, waves[1], waves[2], precision=HIGHEST)
-        return _principal(matrix, coils[:, -1])
+        return _principal(matrix, reference)
 
     maps, eigenvalue = jax.lax.map(plane, waves[0].T)
     rise = jnp.clip((eigenvalue - soft[0]) / (soft[1] - soft[0]), 0, 1)
@@ -98,6 +98,34 @@ def _windows(region: Complex[Array, "coil x y z"], size: tuple[int, int, int]) -
         for k in range(size[2])
     ]
     return jnp.stack(cut, axis=1).reshape(region.shape[0] * len(cut), -1)
+
+
+def _gram(rows: Complex[Array, "row sample"]) -> Complex[Array, "row row"]:
+    return jnp.matmul(rows, jnp.conj(rows.T), precision=HIGHEST)
+
+
+@jax.custom_jvp
+def _projector(gram: Complex[Array, "row row"], threshold: Number) -> Complex[Array, "row row"]:
+    """Project on the eigenvectors whose eigenvalues are above the threshold's square of the largest."""
+    values, vectors = jnp.linalg.eigh(gram)
+    return _gram(jnp.where(values > threshold**2 * values[-1], vectors, 0))
+
+
+@_projector.defjvp
+def _turn_projector(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """Turn the space by what mixes it with its complement: dP = Σ v_i (v_iᴴ dG v_j) v_jᴴ / (λ_i - λ_j) + its adjoint.
+
+    eigh's own rule also divides by differences within either, which cancel out where they are not zero; in the null
+    space they are, and it gives NaN.
+    """
+    gram, threshold = primals
+    values, vectors = jnp.linalg.eigh(gram)
+    above = values > threshold**2 * values[-1]
+    across = above[:, None] & ~above
+    mixed = jnp.matmul(jnp.conj(vectors.T), jnp.matmul(tangents[0], vectors, precision=HIGHEST), precision=HIGHEST)
+    mixed = jnp.where(across, mixed / jnp.where(across, values[:, None] - values, 1), 0)
+    half = jnp.matmul(jnp.matmul(vectors, mixed, precision=HIGHEST), jnp.conj(vectors.T), precision=HIGHEST)
+    return _gram(jnp.where(above, vectors, 0)), half + jnp.conj(half.T)
 
 
 def _sum_lags(projector: Array, coils: int, size: tuple[int, int, int]) -> Complex[Array, "coil coil lx ly lz"]:
@@ -117,15 +145,20 @@ def _waves(n: int, k: int) -> Complex[Array, "lag voxel"]:
     return jnp.asarray(np.exp(2j * np.pi * lags[:, None] * places / n), jnp.complex64)
 
 
-def _principal(matrix: Complex[Array, "y z coil coil"], reference: Complex[Array, " coil"]) -> tuple[Array, Array]:
-    """Return the largest eigenvector, real along the reference, and its eigenvalue, by squaring the matrix."""
+def _largest(matrix: Complex[Array, "*batch coil coil"]) -> Complex[Array, "*batch coil"]:
+    """Return the largest eigenvector, real at its strongest coil, by squaring the matrix."""
     power = matrix
     for _ in range(SQUARINGS):
         power = power / _tiny(jnp.trace(power, axis1=-2, axis2=-1).real)[..., None, None]
         power = jnp.matmul(power, power, precision=HIGHEST)
     best = jnp.argmax(jnp.diagonal(power, axis1=-2, axis2=-1).real, axis=-1)
     vector = jnp.take_along_axis(power, best[..., None, None], axis=-1)[..., 0]
-    vector = vector / _tiny(jnp.linalg.norm(vector, axis=-1))[..., None]
+    return vector / _tiny(jnp.linalg.norm(vector, axis=-1))[..., None]
+
+
+def _principal(matrix: Complex[Array, "y z coil coil"], reference: Complex[Array, " coil"]) -> tuple[Array, Array]:
+    """Return the largest eigenvector, real along the reference, and its eigenvalue."""
+    vector = _largest(matrix)
     turned = jnp.einsum("yzab,yzb->yza", matrix, vector, precision=HIGHEST)
     eigenvalue = jnp.sum(jnp.conj(vector) * turned, axis=-1).real
     along = jnp.einsum("a,yza->yz", jnp.conj(reference), vector, precision=HIGHEST)

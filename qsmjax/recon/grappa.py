@@ -35,7 +35,8 @@ def grappa(
     Args:
       kspace: coil x y z, zero where nothing was sampled.
       sampling: lattice and calibration region; None to find them (on the host).
-      calibration: a full region measured apart, coil x y z; None for the centre of `kspace`.
+      calibration: a full region measured apart, coil x y z, of any size and the field of view of `kspace`; None for the
+        centre of `kspace`.
       kernel_size: source samples along x, y, z; those along y and z are a lattice step apart.
       regularisation: Tikhonov weight, as a part of the mean diagonal of the normal matrix.
 
@@ -51,7 +52,7 @@ def grappa(
     """
     full = jnp.asarray(kspace, jnp.complex64)
     if sampling is None:
-        sampling = find_sampling(full)
+        sampling = find_sampling(full, full_centre=calibration is None)
     if sampling.acceleration == (1, 1):
         return full
     if calibration is None:

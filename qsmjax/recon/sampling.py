@@ -3,9 +3,11 @@
 k-space is (coil, x, y, z) with k = 0 at n // 2 along each axis, x the readout, zero where nothing was sampled.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
+import scipy.ndimage
 from jax.typing import ArrayLike
 
 
@@ -15,7 +17,7 @@ class Sampling(NamedTuple):
     Attributes:
       acceleration: steps of the lattice along y and z.
       offset: its first sample along y and z.
-      calibration: ((first, end), (first, end)) of the full region along y and z.
+      calibration: ((first, end), (first, end)) of the full region along y and z; empty where k = 0 was not sampled.
     """
 
     acceleration: tuple[int, int]
@@ -23,38 +25,75 @@ class Sampling(NamedTuple):
     calibration: tuple[tuple[int, int], tuple[int, int]]
 
 
-def find_sampling(kspace: ArrayLike) -> Sampling:
+def find_sampling(kspace: ArrayLike, *, full_centre: bool = True) -> Sampling:
     """Read lattice and calibration region off the samples that are not zero (on the host).
 
-    The corners beyond an ellipse, or one end of an axis, need not be sampled.
+    The lattice is the densest that the samples outside the full centre stand on without gaps. The corners beyond an
+    ellipse, or one end of an axis, need not be sampled.
+
+    Args:
+      kspace: coil x y z.
+      full_centre: whether k = 0 must be sampled; where a calibration was measured apart, the lattice may pass it by.
 
     Raises:
-      ValueError: if the centre is not sampled, or the samples around it leave gaps in every lattice that they stand on,
-        as sheared (CAIPIRINHA) and random ones do.
+      ValueError: if the centre is not sampled or not where the signal is, the samples around it leave gaps in every
+        lattice that they stand on, as sheared (CAIPIRINHA) and random ones do, or stand on one line alone.
     """
     array = np.asarray(kspace)
     if array.ndim != 4:
         raise ValueError(f"kspace must have the axes coil x y z, got shape {array.shape}: give 2-D data a z of one")
     sampled = np.any(array != 0, axis=(0, 1))
-    if not sampled[tuple(n // 2 for n in sampled.shape)]:
+    middle = (sampled.shape[0] // 2, sampled.shape[1] // 2)
+    if full_centre and not sampled[middle]:
         raise ValueError(
-            "kspace must be sampled at its centre (k = 0 at n // 2), got zeros there: shift it with fftshift"
+            "kspace must be sampled at its centre (k = 0 at n // 2), got zeros there: shift it with fftshift, or give "
+            "a calibration measured apart"
         )
-    calibration = _grow(sampled)
+    for axis, n, places in zip("yz", sampled.shape, np.nonzero(sampled)):
+        if (got := np.unique(places).size) < min(2, n):
+            raise ValueError(f"kspace must hold at least two lines along {axis}, to tell the step between, got {got}")
+    check_centred("kspace", array)
+    calibration = _grow(sampled) if sampled[middle] else ((middle[0],) * 2, (middle[1],) * 2)
     outside = sampled.copy()
     outside[tuple(slice(*ends) for ends in calibration)] = False
     if not outside.any():
         return Sampling((1, 1), (0, 0), calibration)
-    places = [np.unique(p) for p in np.nonzero(outside)]
-    steps = [int(np.gcd.reduce(np.diff(p))) if p.size > 1 else n for p, n in zip(places, sampled.shape)]
-    offsets = [int(p[0] % step) for p, step in zip(places, steps)]
-    lattice = sampled[offsets[0] :: steps[0], offsets[1] :: steps[1]]
-    if gaps := int(((_spanned(lattice, 0) | _spanned(lattice, 1)) & ~lattice).sum()):
-        raise ValueError(
-            f"kspace must be sampled on a lattice along y and z (no shear, nothing random), got {gaps} gaps in steps "
-            f"of {steps[0]} and {steps[1]}: reconstruct it elsewhere and give its phase"
-        )
-    return Sampling((steps[0], steps[1]), (offsets[0], offsets[1]), calibration)
+    lines = [np.unique(p) for p in np.nonzero(outside)]
+    steps = [int(np.gcd.reduce(np.diff(p))) if p.size > 1 else 0 for p in lines]
+    # one line outside the centre stands on lattices of every step
+    possible = [[d for d in range(1, n) if step % d == 0] or [1] for step, n in zip(steps, sampled.shape)]
+    for ry, rz in sorted(itertools.product(*possible), key=np.prod):
+        oy, oz = int(lines[0][0] % ry), int(lines[1][0] % rz)
+        if _is_whole(sampled[oy::ry, oz::rz]):
+            return Sampling((ry, rz), (oy, oz), calibration)
+    raise ValueError(
+        f"kspace must be sampled on a lattice along y and z (no shear, nothing random), got gaps in steps of "
+        f"{max(1, steps[0])} and {max(1, steps[1])}: reconstruct it elsewhere and give its phase"
+    )
+
+
+def check_centred(name: str, array: np.ndarray) -> None:
+    """Check that no axis of coil x y z has its power at its ends, as k-space before an fftshift has.
+
+    Raises:
+      ValueError: if one has; the line calls the array by its name.
+    """
+    power = sum(np.square(np.abs(coil), dtype=np.float64) for coil in array)
+    for axis, letter in enumerate("xyz"):
+        along = np.sum(power, axis=tuple({0, 1, 2} - {axis}))
+        inner = np.abs(np.arange(along.size) - along.size // 2) < along.size / 4
+        means = [along[part & (along > 0)].mean() if (part & (along > 0)).any() else 0 for part in (inner, ~inner)]
+        if 2 * means[0] < means[1]:
+            raise ValueError(
+                f"{name} must have k = 0 at n // 2, got more power at the ends of {letter} than there: shift it with "
+                "fftshift"
+            )
+
+
+def _is_whole(lattice: np.ndarray) -> bool:
+    """Say whether lines along either axis have no gap between their ends, and all hang together."""
+    gaps = (_spanned(lattice, 0) | _spanned(lattice, 1)) & ~lattice
+    return not gaps.any() and scipy.ndimage.label(lattice)[1] == 1
 
 
 def _spanned(lattice: np.ndarray, axis: int) -> np.ndarray:

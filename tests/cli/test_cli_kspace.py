@@ -10,10 +10,11 @@ import pytest
 from qsmjax.cli import infer
 from qsmjax.cli.kspace import read_images
 from qsmjax.cli.main import run_command
+from qsmjax.cli.orientations import read_orientation
 from qsmjax.cli.scan import grid_of
 from qsmjax.cli.stages import Stage
 from qsmjax.io.kspace import load_kspace, save_kspace
-from qsmjax.io.nifti import load_volume, new_volume, save_volume
+from qsmjax.io.nifti import file_hash, load_volume, new_volume, save_volume
 from qsmjax.phase.mask import erode_mask
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.geometry import geometry_from_affine
@@ -23,6 +24,7 @@ from qsmjax.simulate.coils import coil_sensitivities, multicoil_kspace, sampling
 
 SHAPE = (22, 26, 26)
 TE = (0.005, 0.012)
+SIGMA = 0.002
 SETTINGS = ["--set", "recon.kernel_size=3,4,4", "--set", "recon.map_kernel=4,4,4"]
 
 
@@ -49,7 +51,7 @@ def write_scan(folder, degrees, seed=0):
     grid = geometry_from_affine(affine(degrees), SHAPE)
     field = forward_field(chi, grid)
     echoes = np.stack([np.asarray(gradient_echo(field, 1.0 * mask, 20.0 * mask, te=te, b0=3.0)) for te in TE])
-    kspace = multicoil_kspace(jax.random.key(seed), echoes, grid, sigma=0.002, coils=5, calibration=16)
+    kspace = multicoil_kspace(jax.random.key(seed), echoes, grid, sigma=SIGMA, coils=5, calibration=16)
     folder.mkdir(parents=True)
     save_kspace(folder / "kspace.npy", kspace)
     save_volume(folder / "mask.nii.gz", mask, new_volume(mask, affine(degrees)))
@@ -95,6 +97,108 @@ def test_the_pattern_holds_a_lattice_through_the_middle_and_a_full_centre():
     pattern = sampling_pattern((8, 30, 29), (2, 3), 10)
     assert pattern[15, 14] and pattern[10:20, 9:19].all()
     assert pattern[1::2, 2::3].all() and not pattern[0].any() and not pattern[1, 0]
+
+
+def write_apart(folder, seed=9):
+    """Leave k-space only a lattice that misses k = 0; the centre stands in a scan of its own, beside the noise."""
+    echoes = write_scan(folder, 0)
+    grid = geometry_from_affine(affine(0), SHAPE)
+    keys = jax.random.split(jax.random.key(seed), 2)
+    how = {"sigma": SIGMA, "coils": 5, "acceleration": (1, 1)}
+    kspace = multicoil_kspace(keys[0], echoes, grid, **how)
+    lattice = np.zeros_like(kspace)
+    lattice[..., ::2, ::2] = kspace[..., ::2, ::2]
+    save_kspace(folder / "kspace.npy", lattice)
+    # k = 0 stands at 13: odd, and in the middle of what is cut out
+    region = multicoil_kspace(keys[1], echoes[:1], grid, **how)[0, :, 3:19, 4:22, 4:22]
+    np.save(folder / "calibration.npy", np.moveaxis(region, 0, -1))
+    np.save(folder / "coilnoise.npy", complex_noise((4000, 5)))
+    return echoes
+
+
+def complex_noise(shape):
+    rng = np.random.default_rng(0)
+    return (SIGMA * (rng.normal(size=shape) + 1j * rng.normal(size=shape))).astype(np.complex64)
+
+
+def words_of(folder):
+    words = [str(folder / "kspace.npy"), "--input", "kspace", "--params", str(folder / "params.json")]
+    return [*words, "--mask", str(folder / "mask.nii.gz"), "--preset", "fast", "--no-figure", *SETTINGS]
+
+
+def test_calibration_and_noise_beside_kspace_are_taken(tmp_path):
+    echoes = write_apart(tmp_path / "scan")
+    assert run_command("recon", [str(tmp_path / "scan"), str(tmp_path / "out"), *SETTINGS, "--quiet"]) == 0
+    made = load_volume(tmp_path / "out" / "magnitude.nii.gz").data
+    _, mask = head()
+    maps = coil_sensitivities(geometry_from_affine(affine(0), SHAPE), 5)
+    # the noise is alike in all coils, and of this variance: real and imaginary part together
+    truth = np.moveaxis(np.abs(echoes) * np.linalg.norm(maps, axis=0), 0, -1) / np.sqrt(2 * SIGMA**2)
+    assert np.linalg.norm((made - truth)[mask]) < 0.06 * np.linalg.norm(truth[mask])
+
+
+def test_the_sidecar_tells_of_calibration_and_noise(tmp_path):
+    folder = tmp_path / "scan"
+    write_apart(folder)
+    apart = ["--calibration", str(folder / "calibration.npy"), "--coil-noise", str(folder / "coilnoise.npy")]
+    assert run_command("infer", [*words_of(folder), *apart, "-o", str(tmp_path / "chi.nii"), "--quiet"]) == 0
+    told = json.loads((tmp_path / "chi.json").read_text())
+    for name, file in (("calibration", "calibration.npy"), ("coil_noise", "coilnoise.npy")):
+        assert told["InputsBeside"][name] == [{"Name": file, "SHA256": file_hash(folder / file)}]
+    notes = "; ".join(told["Notes"])
+    assert "acceleration 2 x 2, full in 0 x 0 of its centre" in notes
+    assert "from a calibration scan measured apart, of 16 x 18 x 18" in notes
+    assert "coils whitened by 4000 samples of their noise" in notes
+    assert not {"calibration", "noise"} & set(told["Stages"]["recon"]["Parameters"])
+    settings = [word for word in SETTINGS if word != "--set"]
+    orientation = read_orientation(folder, None, settings=settings, preset="fast")
+    assert [path.name for path in orientation.files] == ["kspace.npy", "calibration.npy", "coilnoise.npy"]
+    assert [note for note in orientation.scan.notes if "apart" in note or "whitened" in note]
+
+
+@pytest.mark.parametrize("flag", ["--calibration", "--coil-noise"])
+def test_calibration_and_noise_are_inputs_of_kspace_alone(tmp_path, flag, capsys):
+    field = tmp_path / "field.nii"
+    save_volume(field, np.ones((6, 7, 8)), new_volume(np.ones((6, 7, 8)), np.eye(4)))
+    np.save(tmp_path / "more.npy", np.ones((2, 2, 2, 2), np.complex64))
+    for kind in ("localfield", "phase"):
+        assert run_command("infer", [str(field), "--input", kind, flag, str(tmp_path / "more.npy")]) == 2
+        assert f"{flag} must go with --input kspace, got {kind}" in capsys.readouterr().err
+    # whatever they are called, they are never written over
+    write_scan(tmp_path / "scan", 0)
+    given = tmp_path / "chi.json"
+    np.save(tmp_path / "more.npy", np.ones((2, 2, 2, 2), np.complex64))
+    (tmp_path / "more.npy").rename(given)
+    before = given.read_bytes()
+    words = [*words_of(tmp_path / "scan"), flag, str(given), "-o", str(tmp_path / "chi.nii")]
+    assert run_command("infer", words) == 2
+    assert "must not write over an input" in capsys.readouterr().err and given.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["calibration.npy", "coilnoise.npy"])
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (np.array([{"a": 1}], object), "must be a whole .npy file without objects"),
+        (np.ones((2, 2)), "must hold a complex array with the axes"),
+        (np.ones(4, np.complex64), "must hold a complex array with the axes"),
+        (np.nan, "must be finite, got NaN or infinity"),
+    ],
+)
+def test_calibration_and_noise_that_cannot_be_get_one_line(tmp_path, name, spoilt, message, capsys):
+    write_scan(tmp_path / "scan", 0)
+    shape = (4, 4, 4, 5) if name == "calibration.npy" else (40, 5)
+    spoilt = np.full(shape, spoilt, np.complex64) if np.ndim(spoilt) == 0 else spoilt
+    np.save(tmp_path / "scan" / name, spoilt, allow_pickle=True)
+    assert run_command("recon", [str(tmp_path / "scan"), str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert message in said and name in said and said.count("\n") == 1
+
+
+def test_options_of_the_reconstruction_are_no_arrays(tmp_path, capsys):
+    write_scan(tmp_path / "scan", 0)
+    assert run_command("recon", [str(tmp_path / "scan"), str(tmp_path / "out"), "--set", "calibration=3"]) == 2
+    assert "--set calibration must be an option of grappa" in capsys.readouterr().err
 
 
 def spoil(folder, name):

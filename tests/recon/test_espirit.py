@@ -46,6 +46,17 @@ def test_maps_agree_with_the_coils_and_with_sigpy():
     assert found.weight[ball].min() > 0.9 and np.mean(found.weight[:3]) < 0.5
 
 
+def test_a_volumes_maps_are_those_of_sigpy_once_their_first_coil_is_real():
+    app = pytest.importorskip("sigpy.mri.app")
+    shape = (20, 18, 16)
+    ball, _, maps, kspace = phantom(shape)
+    found = np.asarray(espirit(kspace[:, 3:17, 2:16, 1:15], shape, kernel_size=(4, 4, 4)).maps)
+    theirs = app.EspiritCalib(kspace, calib_width=14, kernel_width=4, crop=0, show_pbar=False).run()
+    turned = found * np.exp(-1j * np.angle(found[0]))
+    assert np.linalg.norm(turned - theirs, axis=0)[ball].max() < 1e-2
+    assert np.quantile(differ(found, maps, ball), 0.95) < 2e-2
+
+
 def test_three_dimensions_and_small_kernels():
     shape = (14, 15, 12)
     ball, image, maps, kspace = phantom(shape)

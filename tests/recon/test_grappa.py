@@ -4,39 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from coil_phantom import middle, nrmse, scan
 
-from qsmjax.recon.combine import image_to_kspace, kspace_to_image
 from qsmjax.recon.grappa import grappa, grappa_fill, grappa_weights, trim_kernel
 from qsmjax.recon.reconstruct import reconstruct
 from qsmjax.recon.sampling import find_sampling
-
-COILS = 6
-RNG = np.random.default_rng(0)
-
-
-def coil_images(shape):
-    x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape], indexing="ij")
-    ball = (x / 0.9) ** 2 + (y / 0.8) ** 2 + (z / 0.85) ** 2 < 1
-    image = ball * (1 + 0.5 * np.sin(6 * y) * np.cos(5 * z)) * np.exp(1j * (2 * y + z**2))
-    angles = 2 * np.pi * np.arange(COILS) / COILS
-    far = [np.exp(-0.7 * ((y - 1.2 * np.cos(a)) ** 2 + (z - 1.2 * np.sin(a)) ** 2) + 1j * (a + y + x)) for a in angles]
-    return np.stack(far) * image
-
-
-def scan(shape, acceleration, offset, block, noise=0.005):
-    """Return the clean coil images, and k-space with noise where it is sampled."""
-    images = coil_images(shape)
-    kspace = np.asarray(image_to_kspace(images))
-    kspace = kspace + noise * (RNG.normal(size=kspace.shape) + 1j * RNG.normal(size=kspace.shape))
-    sampled = np.zeros(shape[1:], bool)
-    sampled[offset[0] :: acceleration[0], offset[1] :: acceleration[1]] = True
-    sampled[tuple(slice(n // 2 - b // 2, n // 2 - b // 2 + b) for n, b in zip(shape[1:], block))] = True
-    return images, (kspace * sampled).astype(np.complex64), kspace
-
-
-def nrmse(kspace, images):
-    return np.linalg.norm(np.asarray(kspace_to_image(kspace)) - images) / np.linalg.norm(images)
-
 
 SCANS = {
     "2x2": ((8, 28, 26), (2, 2), (1, 0), (14, 14), (3, 4, 4)),
@@ -65,6 +37,22 @@ def test_it_is_no_worse_than_pygrappa():
     theirs = pygrappa.mdgrappa(np.moveaxis(undersampled[:, 0], 0, -1).copy(), kernel_size=(5, 5))
     theirs = np.moveaxis(theirs, -1, 0)[:, None]
     assert nrmse(grappa(undersampled, kernel_size=kernel), images) < nrmse(theirs, images)
+
+
+@pytest.mark.parametrize(("acceleration", "reach"), [((2, 2), (3, 5, 5)), ((3, 2), (3, 7, 5))], ids=["2x2", "3x2"])
+def test_it_is_no_worse_than_pygrappa_in_a_volume(acceleration, reach):
+    """By the same calibration measured apart, and kernels as far-reaching: three lattice places along each axis.
+
+    With a full centre in k-space pygrappa may be the better one beside it (see docs/scanner.md): it has weights of
+    their own for the holes there, which use the centre's samples off the lattice.
+    """
+    pygrappa = pytest.importorskip("pygrappa")
+    images, undersampled, full = scan((14, 20, 18), acceleration, (1, 0), (0, 0))
+    region = middle(full, (14, 16, 14))
+    last = lambda kspace: np.moveaxis(kspace, 0, -1).copy()
+    theirs = np.moveaxis(pygrappa.mdgrappa(last(undersampled), calib=last(region), kernel_size=reach), -1, 0)
+    ours = grappa(undersampled, calibration=region, kernel_size=(3, 3, 3))
+    assert nrmse(ours, images) < nrmse(theirs, images) < 0.2 < nrmse(undersampled, images)
 
 
 def test_full_kspace_comes_back_and_a_region_measured_apart_is_used():
@@ -111,10 +99,6 @@ def test_what_cannot_be_calibrated_is_refused():
     _, undersampled, _ = scan(shape, acceleration, offset, (6, 6))
     with pytest.raises(ValueError, match="calibration must hold"):
         grappa(undersampled)
-    with pytest.raises(ValueError, match="sampled at its centre"):
-        find_sampling(np.zeros((2, 4, 6, 6)))
-    with pytest.raises(ValueError, match="coil x y z"):
-        find_sampling(np.zeros((4, 6, 6)))
     with pytest.raises(ValueError, match=r"weights\.shape must be"):
         grappa_fill(undersampled, jnp.zeros((4, 3, 2, 2), jnp.complex64), (2, 2), (0, 0))
 
@@ -141,18 +125,3 @@ def test_a_kernel_is_three_counts(kernel):
     assert trim_kernel((3, 4, 4), (2, 8, 8, 1)) == (3, 4, 1)
     with pytest.raises(ValueError, match="kernel_size must be three positive counts"):
         trim_kernel(kernel, (2, 8, 8, 8))
-
-
-def test_what_stands_on_no_lattice_is_refused_and_an_ellipse_is_not():
-    shape, centre = (32, 32), (slice(12, 20), slice(12, 20))
-    y, z = np.indices(shape)
-    sheared = (y % 2 == 0) & ((z + y // 2) % 2 == 0)
-    patterns = {"sheared": sheared, "random": RNG.uniform(size=shape) < 0.3, "few": RNG.uniform(size=shape) < 0.02}
-    for pattern in patterns.values():
-        pattern[centre] = True
-        with pytest.raises(ValueError, match=r"on a lattice along y and z .* gaps in steps"):
-            find_sampling(np.broadcast_to(pattern, (2, 4, *shape)).astype(np.complex64))
-    whole = (y % 2 == 1) & (z % 3 == 0) & ((y - 16) ** 2 + (z - 16) ** 2 < 15**2) & (z > 5)
-    whole[centre] = True
-    found = find_sampling(np.broadcast_to(whole, (2, 4, *shape)).astype(np.complex64))
-    assert found.acceleration == (2, 3) and found.offset == (1, 0)
