@@ -73,15 +73,18 @@ class TotalField(NamedTuple):
 def total_field(
     signal: ArrayLike,
     te: Sequence[float],
-    b0: float,
+    b0: ArrayLike,
     mask: ArrayLike,
     geometry: Geometry,
     *,
     bipolar: bool = False,
+    initial_phase: float | None = None,
     residual: float | None = CONSENSUS_RESIDUAL,
     erode: int = 0,
 ) -> TotalField:
     """Make the total field of complex echoes, and leave out of the mask what the fit does not explain.
+
+    Turns and masks are found on the host: jax.grad goes through it, jax.jit does not.
 
     Args:
       signal: echo x y z, complex.
@@ -90,6 +93,8 @@ def total_field(
       mask: where the head is.
       geometry: its grid.
       bipolar: whether every other echo was read backwards; its phase is estimated and removed.
+      initial_phase: phase at TE = 0 where it is the same everywhere [rad]: zero once coils' offsets were removed, which
+        halves the noise; None to fit it.
       residual: relative residual of the fit above which a voxel is left out; None to keep all.
       erode: voxels to take off the mask's rim.
 
@@ -103,7 +108,7 @@ def total_field(
       Li et al., MAGMA 28:347 (2015), doi:10.1007/s10334-014-0470-3 (bipolar readouts).
     """
     echoes = remove_bipolar(signal, te, mask).signal if bipolar else jnp.asarray(signal)
-    fit = fit_echoes(echoes, te, b0, mask)
+    fit = fit_echoes(echoes, te, b0, mask, initial_phase=initial_phase)
     # one echo has no residual to judge by
     judged = fit.relative_residual if residual is not None and len(te) > 1 else None
     threshold = CONSENSUS_RESIDUAL if residual is None else residual

@@ -6,5 +6,6 @@
 - `signal_model`: the weighted fit of one voxel's echoes beneath it, differentiable
 - `turns`: whole turns that only the smooth initial phase tells, beside bone and air
 - `offsets`: the coils' phase offsets and the bipolar readout's phase, estimated and removed
+- `host`: what is looked up there, under jax.grad too
 - `mask`: from magnitude and from the phase's quality
 """

@@ -2,18 +2,19 @@
 
     phase(TE) = phase₀ + 2π gamma B0 TE · 1e-6 field
 
-Echoes stand on the first axis of (echo, x, y, z), the field is in ppm. The whole turns are found on the host; the fit
-that follows is differentiable (`signal_model`).
+Echoes stand on the first axis of (echo, x, y, z), the field is in ppm. The whole turns are found on the host, where
+jax.grad may look and jax.jit may not; the fit that follows is differentiable and compiles (`signal_model`).
 """
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
 from qsmjax.numerics.arrays import Volume, as_mask, as_volume, native
+from qsmjax.phase.host import on_host
 from qsmjax.phase.signal_model import EchoFit, fit_signal
 from qsmjax.phase.turns import settle_turns
 from qsmjax.phase.unwrap import check_echo_times, finite_inside, unwrap_echoes
@@ -51,15 +52,18 @@ def fit_echoes(
     echoes = as_echoes("signal", signal)
     times = check_echo_times(te, echoes.shape[0])
     inside = jnp.ones(echoes.shape[1:], bool) if mask is None else as_mask("mask", mask, echoes.shape)
-    echoes = jnp.asarray(finite_inside("signal", np.asarray(echoes), np.asarray(inside)))
+    finite_inside("signal", on_host("signal", echoes), on_host("mask", inside))
+    echoes = jnp.where(inside, echoes, 0)
     if initial_phase is not None:
         initial_phase = jnp.broadcast_to(jnp.asarray(initial_phase, jnp.float32), echoes.shape[1:])
         echoes = echoes * jnp.exp(-1j * initial_phase)
-    unwrapped = unwrap_echoes(jnp.angle(echoes), times, inside, magnitude=jnp.abs(echoes))
-    power = jnp.abs(echoes) ** 2
-    start, at_zero = _line_through(unwrapped, power, radians_per_ppm(b0, jnp.asarray(times)))
+    # the fit's result does not depend on where it started, so that neither does its gradient
+    seen, per_second = jax.lax.stop_gradient((echoes, radians_per_ppm(b0, 1.0)))
+    unwrapped = unwrap_echoes(jnp.angle(seen), times, inside, magnitude=jnp.abs(seen))
+    power = jnp.abs(seen) ** 2
+    start, at_zero = _line_through(unwrapped, power, per_second * jnp.asarray(times, jnp.float32))
     known = None if initial_phase is None else jnp.zeros_like(start)
-    start = settle_turns(start, at_zero, jnp.sum(power, axis=0), times, radians_per_ppm(b0, 1.0), inside, known)
+    start = settle_turns(start, at_zero, jnp.sum(power, axis=0), times, per_second, inside, known)
     fit = fit_signal(echoes, jnp.asarray(times), b0, start, initial_phase=known, noise=noise, mask=inside,
                      iterations=iterations)  # fmt: skip
     values = vars(fit) if initial_phase is None else vars(fit) | {"initial_phase": initial_phase}

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
 from qsmjax.numerics.arrays import as_mask, as_volume, check_grid
+from qsmjax.phase.host import on_host
 
 CONSENSUS_RESIDUAL = 0.3
 """Relative residual above which the consensus leaves a voxel out."""
@@ -43,7 +44,7 @@ def magnitude_mask(magnitude: ArrayLike, *, threshold: float | None = None, erod
     References:
       Otsu, IEEE Trans. Syst. Man Cybern. 9:62 (1979), doi:10.1109/TSMC.1979.4310076.
     """
-    image = np.asarray(as_volume("magnitude", magnitude))
+    image = on_host("magnitude", as_volume("magnitude", magnitude))
     if image.ndim > 4 or not np.isfinite(image).all() or image.min() < 0:
         raise ValueError(f"magnitude must be x y z or echo x y z, finite and not negative, got shape {image.shape}")
     if not image.any():
@@ -80,12 +81,12 @@ def reduce_mask(
     Raises:
       ValueError: if the grids differ, or nothing remains.
     """
-    given = np.asarray(as_mask("mask", mask, jnp.shape(mask)))
+    given = on_host("mask", as_mask("mask", mask, jnp.shape(mask)))
     kept = inner = erode_mask(given, erode)
     if relative_residual is not None:
         residual = as_volume("relative_residual", relative_residual)
         check_grid("relative_residual", residual, given.shape)
-        kept = kept & (np.asarray(residual) <= threshold)
+        kept = kept & (on_host("relative_residual", residual) <= threshold)
     if not kept.any():
         raise ValueError(f"mask must keep voxels, got none of {int(given.sum())}: lower erode, or raise the threshold")
     return Masks(jnp.asarray(kept), jnp.asarray(given & ~kept), jnp.asarray(given & ~inner))
@@ -93,7 +94,7 @@ def reduce_mask(
 
 def erode_mask(mask: ArrayLike, voxels: int) -> np.ndarray:
     """Take `voxels` off the rim, by a ball; the faces of the volume count as inside, as the object goes on there."""
-    inside = np.asarray(mask) != 0
+    inside = on_host("mask", mask) != 0
     if voxels <= 0:
         return inside
     away = scipy.ndimage.distance_transform_edt(np.pad(inside, voxels, mode="edge")) > voxels

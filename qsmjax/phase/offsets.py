@@ -22,6 +22,7 @@ from qsmjax.numerics.arrays import VectorLike, as_mask, as_vector
 from qsmjax.numerics.operators import root
 from qsmjax.numerics.smooth import gaussian_smooth
 from qsmjax.phase.echoes import as_echoes
+from qsmjax.phase.signal_model import angle
 from qsmjax.phase.unwrap import check_echo_times, unwrap
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -36,6 +37,48 @@ class Bipolar(NamedTuple):
     signal: Complex[Array, "echo x y z"]
     constant: Float[Array, ""]
     slopes: Float[Array, "3"]
+
+
+def mcpc_3ds(
+    signal: Coils | Sequence[ArrayLike],
+    te: Sequence[float] | ArrayLike,
+    mask: ArrayLike | None = None,
+    voxel_size: VectorLike = (1.0, 1.0, 1.0),
+    bipolar: bool = False,
+    *,
+    smoothing: float = 6.0,
+) -> Complex[Array, "echo x y z"]:
+    """Combine images of single coils: their offsets from two echoes, then each echo by itself (MCPC-3D-S).
+
+    Args:
+      signal: complex, echo coil x y z. A sequence may make its echoes as they are asked for: one is held at a time,
+        beside the first.
+      te: echo times [s], increasing.
+      mask: where to unwrap; None for everywhere.
+      voxel_size: edges of a voxel [mm].
+      bipolar: whether every other echo was read backwards: the offsets then come from the first and third.
+      smoothing: standard deviation of the Gaussian that the offsets are smoothed by [mm].
+
+    Returns:
+      Echoes whose phase at TE = 0 is close to zero.
+
+    Raises:
+      ValueError: if there are fewer than two echoes (three of a bipolar readout), or the axes do not fit.
+
+    References:
+      Eckstein et al., Magn. Reson. Med. 79:2996 (2018), doi:10.1002/mrm.26963.
+    """
+    times, second = check_echo_times(te, len(signal)), 2 if bipolar else 1
+    if len(times) <= second:
+        raise ValueError(
+            f"te must hold at least {second + 1} echoes to tell the offset from the field, got {len(times)}"
+        )
+    first = jnp.asarray(signal[0])
+    beside = lambda n: jnp.stack([first, jnp.asarray(signal[n])])
+    offsets = coil_offsets(
+        beside(second), (times[0], times[second]), mask, smoothing=smoothing, voxel_size=voxel_size
+    )  # fmt: skip
+    return jnp.stack([combine_coils(beside(n), offsets)[1] for n in range(len(times))])
 
 
 def coil_offsets(
@@ -72,9 +115,9 @@ def coil_offsets(
         raise ValueError("te must hold at least two echoes to tell the offset from the field, got one")
     together = jnp.sum(coils[1] * jnp.conj(coils[0]), axis=0)
     inside = jnp.ones(coils.shape[2:], bool) if mask is None else as_mask("mask", mask, coils.shape)
-    turned = unwrap(jnp.angle(together), inside)
+    turned = unwrap(angle(together), inside)
     at_zero = coils[0] * jnp.exp(-1j * turned * (times[0] / (times[1] - times[0])))
-    return jnp.angle(gaussian_smooth(jnp.where(inside, at_zero, 0), smoothing / as_vector("voxel_size", voxel_size)))
+    return angle(gaussian_smooth(jnp.where(inside, at_zero, 0), smoothing / as_vector("voxel_size", voxel_size)))
 
 
 def combine_coils(signal: ArrayLike, offsets: ArrayLike) -> Complex[Array, "echo x y z"]:
@@ -127,7 +170,7 @@ def remove_bipolar(signal: ArrayLike, te: Sequence[float] | ArrayLike, mask: Arr
     if len(times) < 3:
         raise ValueError(f"te must hold three echoes to tell a bipolar readout from the field, got {len(times)}")
     inside = jnp.ones(echoes.shape[1:], bool) if mask is None else as_mask("mask", mask, echoes.shape)
-    rate = unwrap(jnp.angle(echoes[2] * jnp.conj(echoes[0])), inside) / (times[2] - times[0])
+    rate = unwrap(angle(echoes[2] * jnp.conj(echoes[0])), inside) / (times[2] - times[0])
 
     def alternating(turns: int) -> Complex[Array, "x y z"]:
         total = jnp.zeros(echoes.shape[1:], jnp.complex64)
@@ -154,12 +197,12 @@ def _fit_plane(
     r = jnp.stack([jnp.ones(image.shape, jnp.float32), *places]).reshape(4, -1)
     steps = [jax.lax.slice_in_dim(image, 1, n, axis=a) * jnp.conj(jax.lax.slice_in_dim(image, 0, n - 1, axis=a))
              for a, n in enumerate(image.shape)]  # fmt: skip
-    plane = jnp.stack([jnp.float32(0), *[jnp.angle(jnp.sum(step)) for step in steps]])
+    plane = jnp.stack([jnp.float32(0), *[angle(jnp.sum(step)) for step in steps]])
     flat, weight = image.ravel(), jnp.abs(image).ravel()
     height = lambda plane: jnp.matmul(plane, r, precision=HIGHEST)
-    plane = plane.at[0].set(jnp.angle(jnp.sum(flat * jnp.exp(-1j * height(plane)))))
+    plane = plane.at[0].set(angle(jnp.sum(flat * jnp.exp(-1j * height(plane)))))
     # the angles left are small: their weighted plane is the best estimate. Axes of one voxel have no slope
-    left = jnp.angle(flat * jnp.exp(-1j * height(plane)))
+    left = angle(flat * jnp.exp(-1j * height(plane)))
     normal = jnp.matmul(r * weight, r.T, precision=HIGHEST) + 1e-6 * jnp.sum(weight) * jnp.eye(4, dtype=jnp.float32)
     plane = plane + jnp.linalg.solve(normal, jnp.matmul(r * weight, left, precision=HIGHEST))
     return plane[0], plane[1:], height(plane).reshape(image.shape)

@@ -140,7 +140,8 @@ def undo_alternation(signal: ArrayLike, mask: ArrayLike) -> tuple[Complex[Array,
     for axis in range(3):
         first = jnp.moveaxis(jnp.where(inside, signal[0], 0), axis, -1)
         products = first[..., 1:] * jnp.conj(first[..., :-1])
-        if float(jnp.sum(products.real)) < ALTERNATING * float(jnp.sum(jnp.abs(products))):
+        # a comparison has a value beneath jax.grad too
+        if bool(jnp.sum(products.real) < ALTERNATING * jnp.sum(jnp.abs(products))):
             slices = jnp.arange(signal.shape[1 + axis]).reshape(*[-1 if a == axis else 1 for a in range(3)])
             signal = signal * (1.0 - 2.0 * (slices % 2))
             axes.append(axis)

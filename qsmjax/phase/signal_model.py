@@ -120,7 +120,7 @@ def fit_signal(
     if known:
         phase = jnp.zeros_like(start) + jnp.asarray(0 if initial_phase is None else initial_phase, jnp.float32)
     else:
-        phase = _angle(jnp.sum(weight * signal * jnp.exp(-1j * c * start), axis=0))
+        phase = angle(jnp.sum(weight * signal * jnp.exp(-1j * c * start), axis=0))
     field, phase = iterate(step, (start, phase), max_iterations=iterations).state
     model = weight * jnp.exp(1j * (phase + c * field))
     if noise is None:
@@ -188,7 +188,8 @@ def noise_level(signal: Echoes, off: Float[Array, "echo x y z"], mask: Mask, *, 
     pooled, unless that is so small that the image must have been interpolated.
 
     With as many parameters as echoes nothing is left over: then one number is found from the finest detail of the image
-    where it is quiet. That is too small for images that were interpolated.
+    where it is quiet. That is too small for images that were interpolated, and a constant in gradients, as is the level
+    beyond which residuals are outliers.
 
     Args:
       signal: complex echoes.
@@ -293,5 +294,6 @@ def _ratio(above: Array, below: Array, otherwise: ArrayLike = 0.0) -> Array:
     return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), otherwise)
 
 
-def _angle(values: Array) -> Array:
+def angle(values: Array) -> Array:
+    """Return the angle of complex values [rad]; at zero it is zero, and so is its gradient."""
     return jnp.angle(jnp.where(values == 0, 1, values))

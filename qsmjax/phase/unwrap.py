@@ -1,11 +1,12 @@
 """Unwrapping: the multiples of 2π that the scanner cannot see.
 
-Two families. The exact one adds multiples of 2π only, on the host: `unwrap` follows the most reliable path through one
-volume, `unwrap_echoes` does so once for all echoes and carries the result along echo time. The Laplacian one,
+Two families. The exact one adds multiples of 2π only, on the host, and has the wrapped phase's gradient: `unwrap`
+follows the most reliable path through one volume, `unwrap_echoes` does so once for all echoes and carries the result
+along echo time. The Laplacian one,
 
     ∇²φ = div W(grad φ_wrapped),    W(d) = d wrapped to ±π,
 
-solves for the phase with those differences: one transform, differentiable, but no longer congruent to the measured
+solves for the phase with those differences: one transform, which compiles, but no longer congruent to the measured
 phase. Phase [rad] is (x, y, z), echoes lead: (echo, x, y, z).
 """
 
@@ -21,6 +22,7 @@ from jaxtyping import Array, Float
 from skimage.restoration import unwrap_phase
 
 from qsmjax.numerics.arrays import VectorLike, Volume, as_mask, as_vector, as_volume
+from qsmjax.phase.host import on_host
 
 TURN = 2 * np.pi
 SAME_SPACING = 0.01
@@ -47,12 +49,12 @@ def unwrap(phase: ArrayLike, mask: ArrayLike | None = None) -> Float[Array, "x y
       Herraez et al., Appl. Opt. 41:7437 (2002), doi:10.1364/AO.41.007437.
       Abdul-Rahman et al., Appl. Opt. 46:6623 (2007), doi:10.1364/AO.46.006623.
     """
-    wrapped = np.asarray(as_volume("phase", phase))
-    if wrapped.ndim != 3:
-        raise ValueError(f"phase must be one volume x y z, got shape {wrapped.shape}: see unwrap_echoes for several")
-    inside = np.ones(wrapped.shape, bool) if mask is None else np.asarray(as_mask("mask", mask, wrapped.shape))
+    phase = as_volume("phase", phase)
+    if phase.ndim != 3:
+        raise ValueError(f"phase must be one volume x y z, got shape {phase.shape}: see unwrap_echoes for several")
+    wrapped, inside = on_host("phase", phase), _inside(mask, phase.shape)
     if not inside.any():
-        return jnp.asarray(wrapped)
+        return phase
     known = finite_inside("phase", wrapped, inside)
     unwrapped = np.where(inside, _follow_paths(known, inside), wrapped)
     labels, count = scipy.ndimage.label(inside)
@@ -60,7 +62,7 @@ def unwrap(phase: ArrayLike, mask: ArrayLike | None = None) -> Float[Array, "x y
     middles = np.asarray(scipy.ndimage.median(unwrapped, labels, np.arange(1, count + 1)))
     aim = middles[largest] - TURN * np.round(middles[largest] / TURN)
     turns = np.round((middles - aim) / TURN)
-    return jnp.asarray(np.where(inside, unwrapped - TURN * np.append(0, turns)[labels], wrapped), jnp.float32)
+    return _turned(phase, unwrapped - TURN * np.append(0, turns)[labels], inside)
 
 
 def finite_inside(name: str, volume: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -112,11 +114,12 @@ def unwrap_echoes(
     if phase.ndim != 4:
         raise ValueError(f"phase must have the axes echo x y z, got shape {phase.shape}")
     times = check_echo_times(te, phase.shape[0])
-    inside = np.ones(phase.shape[1:], bool) if mask is None else np.asarray(as_mask("mask", mask, phase.shape))
+    inside = _inside(mask, phase.shape)
     if len(times) == 1:
         return unwrap(phase[0], inside)[None]
-    wrapped = np.asarray(phase)
-    weight = np.ones_like(wrapped) if magnitude is None else np.asarray(as_volume("magnitude", magnitude)) ** 2
+    wrapped = on_host("phase", phase)
+    amplitude = np.ones_like(wrapped) if magnitude is None else on_host("magnitude", as_volume("magnitude", magnitude))
+    weight = amplitude**2
     if weight.shape != wrapped.shape:
         raise ValueError(f"magnitude.shape must equal phase.shape, got {weight.shape} and {wrapped.shape}")
     wrapped, weight = finite_inside("phase", wrapped, inside), finite_inside("magnitude", weight, inside)
@@ -132,7 +135,7 @@ def unwrap_echoes(
     scaled = [np.float32(t / times[-1]) for t in times]
     turns = _common_turns(difference, base, wrapped, weight, scaled, order, inside)
     unwrapped, _ = _along_time(difference + TURN * turns, base, wrapped, weight, scaled, order)
-    return jnp.where(jnp.asarray(inside), jnp.asarray(unwrapped, jnp.float32), phase)
+    return _turned(phase, unwrapped, inside)
 
 
 def unwrap_laplacian(phase: ArrayLike, voxel_size: VectorLike = (1.0, 1.0, 1.0)) -> Volume:
@@ -205,6 +208,15 @@ def _cosines(volume: Volume, *, inverse: bool = False) -> Volume:
         moved = jnp.matmul(rows, jnp.moveaxis(volume, axis, -2), precision=jax.lax.Precision.HIGHEST)
         volume = jnp.moveaxis(moved, -2, axis)
     return volume
+
+
+def _inside(mask: ArrayLike | None, shape: tuple[int, ...]) -> np.ndarray:
+    return np.ones(shape[-3:], bool) if mask is None else on_host("mask", as_mask("mask", mask, shape))
+
+
+def _turned(phase: Volume, unwrapped: np.ndarray, inside: np.ndarray) -> Volume:
+    """Return what the host unwrapped with the phase's own derivative, and the phase as it came outside."""
+    return jnp.where(inside, jnp.asarray(unwrapped, jnp.float32) + (phase - jax.lax.stop_gradient(phase)), phase)
 
 
 def _follow_paths(wrapped: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -91,6 +91,26 @@ def test_resampling_is_differentiable_in_volume_and_transform():
     assert float(by_motion[3]) == pytest.approx(float(numeric), rel=0.05)
 
 
+def test_a_field_on_another_grid_has_the_gradient_of_field_noise_and_transform():
+    grid, mask, rng = geometry_from_affine(OBLIQUE, SHAPE), np.zeros(SHAPE, bool), np.random.default_rng(1)
+    mask[2:-2, 2:-2, 2:-2] = True
+    weights, towards, by = (rng.normal(size=SHAPE).astype(np.float32) for _ in range(3))
+    # away from the mask's rim: a voxel more or less is a step
+    weights = jnp.zeros(SHAPE).at[4:-4, 4:-4, 4:-4].set(weights[4:-4, 4:-4, 4:-4])
+
+    def brought(field, noise, p):
+        given = field_map(field, mask, grid, noise=noise, magnitude=np.ones(SHAPE))
+        moved = bring_field(given, OBLIQUE, grid, OBLIQUE, _small(p))
+        return jnp.vdot(weights, moved.field) + 1e3 * jnp.vdot(weights, moved.noise)
+
+    at = (jnp.asarray(SMOOTH), jnp.asarray(1e-3 * np.exp(SMOOTH)), jnp.asarray([0.02, 0.01, -0.03, 0.3, -0.2, 0.1]))
+    slopes = jax.grad(brought, (0, 1, 2))(*at)
+    ways = ((towards, 0.01), (1e-4 * by, 0.1), (jnp.asarray([0.1, -0.1, 0.05, 1.0, 1.0, -1.0]), 0.01))
+    for n, (way, step) in enumerate(ways):
+        ahead, behind = (brought(*at[:n], at[n] + sign * step * way, *at[n + 1 :]) for sign in (1, -1))
+        np.testing.assert_allclose(jnp.vdot(slopes[n], way), (ahead - behind) / (2 * step), rtol=0.02)
+
+
 def _small(p):
     top = jnp.concatenate([rotation_matrix(p[:3]), p[3:, None]], axis=1)
     return jnp.concatenate([top, jnp.asarray([[0.0, 0.0, 0.0, 1.0]])])
