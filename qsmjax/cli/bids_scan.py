@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,14 @@ class Told:
     manufacturer: str | None
 
 
-def read_run(run: Run, root: Path, stage: Stage, args: argparse.Namespace, mask: Path | None) -> Scan:
+def read_run(run: Run, root: Path, stages: Mapping[str, Stage], args: argparse.Namespace) -> Scan:
     """Load a run and make its total field.
 
     Args:
       run: whose files.
       root: the dataset, above which no sidecar is looked for.
-      stage: the "field" stage, with its options.
-      args: those of `infer`; `phase_units`, `b0_dir` and `nan_to_mask` count.
-      mask: a file that is not zero in the head; None to find it from the magnitude.
+      stages: the methods in their slots, "field" among them.
+      args: those of `infer`; `mask`, `phase_units`, `b0_dir` and `nan_to_mask` count.
 
     Raises:
       UserError: if something does not fit; the line says what and how to mend it.
@@ -46,14 +45,14 @@ def read_run(run: Run, root: Path, stage: Stage, args: argparse.Namespace, mask:
     main = phase or run.parts["real"]
     told = told_of([sidecar_of(root, path) for path in main])
     stored = read_stored(main, () if phase else run.parts["imag"], run.parts.get("mag", ()) if phase else ())
-    if len(told.te) != (echoes := len(stored.values)):
-        raise UserError(f"{main[0].name} must have an EchoTime for each of {echoes} echoes, got {len(told.te)}")
+    if len(told.te) != (count := len(stored.values)):
+        raise UserError(f"{main[0].name} must have an EchoTime for each of {count} echoes, got {len(told.te)}")
     grid, b0_source, notes = grid_of(args, stored.first, ScanParameters())
-    given, found = head_of(stored, mask, "by --derivatives")
-    signal, inside, made = complex_echoes(stored, given, args, told.manufacturer)
-    named = [] if mask is None else [f"mask from {mask.name}"]
+    given, found = head_of(stored, args.mask, "by --derivatives", stages)
+    echoes, inside, made = complex_echoes(stored, given, args, told.manufacturer)
+    named = [f"mask from {Path(args.mask).name}"] if args.mask else []
     notes = [f"field strength {told.b0:.4g} T from {told.b0_from}", *notes, *named, *found, *made]
-    scanned = (stage, signal, told.te, told.b0, inside, grid)
+    scanned = (stages["field"], echoes.combined(), told.te, told.b0, inside, grid)
     made_scan = scan_of_echoes(*scanned, volume=stored.first, b0_source=b0_source, notes=notes)
     removed = given & ~np.asarray(made_scan.field_map.mask)
     return dataclasses.replace(made_scan, removed=removed, acquisition=acquisition(sidecar_of(root, main[0])))

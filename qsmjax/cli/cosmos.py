@@ -7,10 +7,12 @@ DIR has one folder an orientation, each with a field or phase, and what is known
   localfield.nii.gz | totalfield.nii.gz | phase*.nii.gz | real*.nii.gz with imag*.nii.gz | kspace.npy
                                                               the scan, [ppm] if a field
   mask.nii.gz  magnitude*.nii.gz  noise.nii.gz  params.json   each optional, as for `qsmjax infer`
+  calibration.npy  coilnoise.npy                              optional, beside kspace.npy: measured apart
   to_reference.mat                                            optional: FLIRT's matrix, else magnitudes are registered
 
 OUT gets the map in the reference orientation, cosmos_Chimap.nii.gz, with its sidecar and picture, and in OUT/labels for
-each orientation the map turned back to it, with its mask and local field: what `qsmjax train --data OUT/labels` takes.
+each orientation the map turned back to it, with its mask and local field: what `qsmjax train --data OUT/labels` takes;
+and what was taken from a mask that was given or found.
 """
 
 import argparse
@@ -21,21 +23,20 @@ from typing import Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.orientations import (
-    BEFORE,
     MATRIX,
     Orientation,
     orientation_folders,
     read_orientation,
     scan_files,
-    stages_before,
 )
-from qsmjax.cli.outputs import described_stage, software
+from qsmjax.cli.outputs import NOISE, REMOVED, TOTAL, described_stage, software
 from qsmjax.cli.progress import iterations
 from qsmjax.cli.settings import options_of, parse_settings
-from qsmjax.cli.stages import PRESETS, Stage
+from qsmjax.cli.stages import BEFORE, PRESETS, Stage
 from qsmjax.inversion import cosmos
 from qsmjax.inversion.solution import Solution
 from qsmjax.io.nifti import file_hash, save_volume
@@ -48,6 +49,7 @@ from qsmjax.registration.flirt import to_flirt, write_flirt
 from qsmjax.registration.resample import resample_mask, resample_within
 from qsmjax.registration.rigid import register_rigid
 from qsmjax.report.figures import three_plane
+from qsmjax.report.page import MapFacts, map_page
 from qsmjax.report.paragraph import methods_paragraph
 
 AMPLIFIES = 10.0
@@ -56,8 +58,16 @@ upright head, 9 where they are of 15, and hundreds for two orientations alone.""
 DOUBTFUL = 0.9
 """Correlation below which a registration is: 0.96 and more where heads of a signal-to-noise ratio of 5 came back to a
 degree, 0.1 to 0.3 of what is no head, and 0.8 of a piece of one that came back wrong."""
-LABELS = ("localfield.nii.gz", "mask.nii.gz", "chi.nii.gz", MATRIX)
-"""What is saved of each orientation in OUT/labels, after its name."""
+LABELS = (
+    "localfield.nii.gz",
+    "mask.nii.gz",
+    "chi.nii.gz",
+    MATRIX,
+    f"{REMOVED}.nii.gz",
+    f"{TOTAL}.nii.gz",
+    f"{NOISE}.nii.gz",
+)
+"""What is saved of each orientation in OUT/labels, after its name; the last three where there is something."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--phase-units", choices=get_args(PhaseUnits), default="auto", help="of stored phase; default: by rule")
     add("--nan-to-mask", action="store_true", help="take voxels of NaN or infinity out of the masks")
     add("--no-register", action="store_true", help="the orientations share one world already: go by their affines")
+    add("--coils", action="store_true", help="phase and magnitude are images of single coils: see `qsmjax infer`")
+    add("--save-stages", action="store_true", help="keep each orientation's total field and noise in OUT/labels")
+    add("--report", action="store_true", help="write a page beside the map: figures, viewer, checks, every parameter")
     add("--quiet", action="store_true", help="say nothing but errors")
 
 
@@ -87,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
     if output.exists() and not output.is_dir():
         raise UserError(f"-o must be a folder, got a file of that name: {output}")
     output.mkdir(parents=True, exist_ok=True)
-    words = ["--phase-units", args.phase_units, *(["--nan-to-mask"] if args.nan_to_mask else [])]
+    words = ["--phase-units", args.phase_units]
+    words += [flag for flag, asked in (("--nan-to-mask", args.nan_to_mask), ("--coils", args.coils)) if asked]
     how = {"settings": args.set, "preset": args.preset, "words": words}
     how |= {"register": not args.no_register, "quiet": args.quiet}
     first = read_orientation(folders[0], None, **how)
@@ -98,21 +112,43 @@ def run(args: argparse.Namespace) -> int:
     support = jnp.any(jnp.stack([f.mask for f in on_reference]), axis=0)
     mapped = reference(solution.chi, support, support)
     chi = np.asarray(mapped.chi)
-    warnings = _doubts(solution, orientations)
-    own_stage = described_stage(Stage("cosmos", cosmos, options))
+    described = _describe(Stage("cosmos", cosmos, options), solution, mapped.offset, orientations, on_reference)
+    three_plane(chi, output / "cosmos_Chimap.png", affine=first.scan.volume.affine, mask=support, title="cosmos")
+    save_labels(output / "labels", chi, np.asarray(support), first, orientations, stages=args.save_stages)
+    page = output / "cosmos_Chimap.html"
+    if args.report:
+        facts = MapFacts(first.local, chi, solution.chi, first.scan.volume.affine, described)
+        map_page(page, facts, title="cosmos_Chimap.nii.gz")
+    else:
+        # an earlier map's
+        page.unlink(missing_ok=True)
+    save_json(output / "cosmos_Chimap.json", described)
+    save_volume(output / "cosmos_Chimap.nii.gz", chi, first.scan.volume)
+    for line in described["Warnings"]:
+        print(f"warning: {line}", file=sys.stderr)
+    if not args.quiet:
+        print(f"condition number {described['ConditionNumber']:.2f}; chi in {output / 'cosmos_Chimap.nii.gz'}")
+    return 0
+
+
+def _describe(
+    own: Stage, solution: Solution, offset: ArrayLike, orientations: list[Orientation], fields: list[FieldMap]
+) -> dict[str, Any]:
+    """Describe the map: its sidecar."""
+    first, own_stage = orientations[0], described_stage(own)
     stages = {slot: described_stage(stage) for o in reversed(orientations) for slot, stage in o.stages.items()}
     if any(o.correlation is not None for o in orientations):
         stages["registration"] = described_stage(Stage("register_rigid", register_rigid, {}))
     grid = first.local.geometry
-    described = {
+    described: dict[str, Any] = {
         "Units": "ppm",
         **own_stage,
         "Stages": stages | {"inversion": own_stage},
         "InputKind": first.kind,
         "Reference": "mean",
-        "ReferenceOffset": float(mapped.offset),
+        "ReferenceOffset": float(np.asarray(offset)),
         "ReferenceOrientation": first.name,
-        "Orientations": [_described(o, f) for o, f in zip(orientations, on_reference)],
+        "Orientations": [_described(o, f) for o, f in zip(orientations, fields)],
         "B0Direction": [float(b) for b in grid.b0_dir],
         "MagneticFieldStrength": first.scan.b0,
         "EchoTime": list(first.scan.te),
@@ -121,19 +157,10 @@ def run(args: argparse.Namespace) -> int:
         "Iterations": int(solution.iterations),
         "Residual": float(solution.residual),
         "Converged": bool(solution.converged),
-        "Warnings": warnings,
+        "Warnings": _doubts(solution, orientations),
         "GeneratedBy": software(),
     }
-    described["MethodsParagraph"] = methods_paragraph(described)
-    three_plane(chi, output / "cosmos_Chimap.png", affine=first.scan.volume.affine, mask=support, title="cosmos")
-    save_labels(output / "labels", chi, np.asarray(support), first, orientations)
-    save_json(output / "cosmos_Chimap.json", described)
-    save_volume(output / "cosmos_Chimap.nii.gz", chi, first.scan.volume)
-    for line in warnings:
-        print(f"warning: {line}", file=sys.stderr)
-    if not args.quiet:
-        print(f"condition number {described['ConditionNumber']:.2f}; chi in {output / 'cosmos_Chimap.nii.gz'}")
-    return 0
+    return described | {"MethodsParagraph": methods_paragraph(described)}
 
 
 def bring_to(first: Orientation, other: Orientation) -> FieldMap:
@@ -145,9 +172,17 @@ def bring_to(first: Orientation, other: Orientation) -> FieldMap:
 
 
 def save_labels(
-    folder: Path, chi: np.ndarray, support: np.ndarray, first: Orientation, orientations: list[Orientation]
+    folder: Path,
+    chi: np.ndarray,
+    support: np.ndarray,
+    first: Orientation,
+    orientations: list[Orientation],
+    *,
+    stages: bool,
 ) -> None:
     """Turn the map back to every orientation, and save it with the mask in which it is known, the field and the matrix.
+
+    With `stages` total fields and their noise are saved too.
 
     Labels of orientations that are no longer there go: a training would take them for this map's.
     """
@@ -160,12 +195,18 @@ def save_labels(
         if o is not first:
             turned = np.asarray(resample_within(chi, support, *grids))
             mask &= np.asarray(resample_mask(support, *grids))
-        field, known, truth, matrix = (folder / f"{o.name}_{kind}" for kind in LABELS)
-        save_volume(field, np.asarray(o.local.field), o.scan.volume)
-        save_volume(known, mask, o.scan.volume)
-        save_volume(truth, np.where(mask, turned, 0), o.scan.volume)
+        field, known, truth, matrix, removed, total, noise = (folder / f"{o.name}_{kind}" for kind in LABELS)
+        volumes = {field: o.local.field, known: mask, truth: np.where(mask, turned, 0)}
+        if (taken := o.scan.whole & ~np.asarray(o.local.mask)).any():
+            volumes[removed] = taken
+        if stages and "background" in o.stages:
+            volumes |= {total: o.scan.field_map.field}
+        if stages and o.scan.field_map.noise is not None:
+            volumes |= {noise: o.scan.field_map.noise}
+        for path, volume in volumes.items():
+            save_volume(path, np.asarray(volume), o.scan.volume)
         write_flirt(matrix, to_flirt(o.transform, target, shape, source, chi.shape))
-        written |= {field, known, truth, matrix}
+        written |= {*volumes, matrix}
     for path in before - written:
         path.unlink()
 
@@ -190,15 +231,15 @@ def _doubts(solution: Solution, orientations: Sequence[Orientation]) -> list[str
 def _own_settings(pairs: Sequence[str], folders: list[Path]) -> list[str]:
     """Return the settings of COSMOS' own, after checking that some orientation goes through the others' stages."""
     kinds = {found[0] for folder in folders if (found := scan_files(folder))}
-    reached = {stage for kind in kinds for stage in stages_before(kind)}
+    reached, earlier = ({stage for kind in some for stage in BEFORE[kind]} for some in (kinds, BEFORE))
     named = [(pair.partition("=")[0].partition(".")[0], pair) for pair in pairs]
     for stage, pair in named:
-        if stage in BEFORE and stage not in reached:
+        if stage in earlier - reached:
             raise UserError(
                 f"--set {pair.partition('=')[0]} must be of a stage that an orientation goes through, got "
                 f"{' and '.join(sorted(kinds))}: leave it out"
             )
-    return [pair for stage, pair in named if stage not in BEFORE]
+    return [pair for stage, pair in named if stage not in earlier]
 
 
 def _described(orientation: Orientation, on_reference: FieldMap) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Array, Complex
 
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import Scan, grid_of, read_noise
 from qsmjax.cli.stages import Stage
-from qsmjax.cli.stored import complex_echoes, head_of, read_stored
+from qsmjax.cli.stored import Echoes, complex_echoes, head_of, read_stored
 from qsmjax.cli.told import acquisition, check_units, echo_times, field_strength
 from qsmjax.io.nifti import NiftiVolume, number_order, stem
 from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
@@ -31,7 +32,7 @@ USUALLY_LOST = 0.1
 two of four echoes were swapped, 40 to 50 % in other orders and of a readout to and fro."""
 
 
-def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
+def read_echoes(args: argparse.Namespace, stages: Mapping[str, Stage]) -> Scan:
     """Load phase, magnitude and mask as the arguments of `infer --input phase` say, and make the total field.
 
     With --imaginary FIELD are the real parts.
@@ -42,7 +43,7 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
 
     Args:
       args: those of `infer`.
-      stage: the "field" stage, with its options.
+      stages: the methods in their slots, "field" among them.
 
     Raises:
       UserError: if something does not fit; the line says what and how to mend it.
@@ -54,7 +55,7 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
         raise UserError("--magnitude must be left out with --imaginary, got both: real and imaginary parts tell it")
     files, imaginary, magnitudes = (in_order(paths or ()) for paths in (args.field, args.imaginary, args.magnitude))
     _check_names(files, imaginary)
-    stored = read_stored(files, imaginary, magnitudes)
+    stored = read_stored(files, imaginary, magnitudes, coils=args.coils)
     first = stored.first
     sidecars = _sidecars(files)
     te = _times(given, sidecars, len(stored.values))
@@ -66,11 +67,16 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     notes.append(f"field strength {b0:.4g} T from {b0_from}")
     if files != [*map(Path, args.field)]:
         notes.append("echoes were taken in the order of the numbers in their files' names")
-    whole, found = head_of(stored, args.mask, "with --mask")
+    whole, found = head_of(stored, args.mask, "with --mask", stages)
     maker = parameters.manufacturer or sidecars[0].get("Manufacturer")
-    signal, mask, made = complex_echoes(stored, whole, args, maker if isinstance(maker, str) else None)
+    echoes, mask, made = complex_echoes(stored, whole, args, maker if isinstance(maker, str) else None)
     notes += [*found, *made]
-    scan = scan_of_echoes(stage, signal, te, b0, mask, grid, volume=first, b0_source=b0_source, notes=notes)
+    if not stored.coils:
+        signal = echoes.combined()
+    else:
+        signal, alternating = _combined(stages, echoes, te, mask, grid)
+        notes += [f"images of {stored.values.shape[1]} coils were combined", *alternating]
+    scan = scan_of_echoes(stages["field"], signal, te, b0, mask, grid, volume=first, b0_source=b0_source, notes=notes)
     removed = whole & ~np.asarray(scan.field_map.mask)
     scan = dataclasses.replace(scan, removed=removed, acquisition=acquisition(sidecars[0]))
     if not args.noise:
@@ -78,6 +84,23 @@ def read_echoes(args: argparse.Namespace, stage: Stage) -> Scan:
     noise = read_noise(args.noise, first, np.asarray(scan.field_map.mask))
     field_map = dataclasses.replace(scan.field_map, noise=jnp.asarray(noise, jnp.float32))
     return dataclasses.replace(scan, field_map=field_map)
+
+
+def _combined(
+    stages: Mapping[str, Stage], echoes: Echoes, te: tuple[float, ...], mask: np.ndarray, grid: Geometry
+) -> tuple[Complex[Array, "echo x y z"], list[str]]:
+    """Combine the coils by the "coils" stage; echoes stay in the order of `te`."""
+    order, stage = np.argsort(te), stages["coils"]
+    # a sign that alternates from slice to slice would be taken for an offset, and smoothed away
+    even = Echoes(lambda n: undo_alternation(echoes[order[n]], mask)[0], len(te))
+    axes = undo_alternation(echoes[order[0]], mask)[1]
+    times, to_and_fro = [te[n] for n in order], bool(stages["field"].parameters["bipolar"])
+    combined = stage.run(even, times, mask, grid.voxel_size, to_and_fro, **stage.options)
+    return combined[np.argsort(order)], _negated(axes)
+
+
+def _negated(axes: Sequence[int]) -> list[str]:
+    return [f"every other slice along {'xyz'[a]} was negated, since their signs alternated" for a in axes]
 
 
 def in_order(paths: Sequence[str]) -> list[Path]:
@@ -174,7 +197,7 @@ def scan_of_echoes(
     order = np.argsort(te)
     te = tuple(te[i] for i in order)
     signal, axes = undo_alternation(jnp.asarray(signal)[order], mask)
-    notes = [*notes, *(f"every other slice along {'xyz'[a]} was negated, since their signs alternated" for a in axes)]
+    notes = [*notes, *_negated(axes)]
     # as every stage: what rounds otherwise for other axes is more than rounding after the background's removal
     turned = nearest_axes(volume.affine)
     total = stage.run(turned.turn(signal), te, b0, turned.turn(mask), turned.turn_grid(grid), **stage.options)

@@ -30,8 +30,7 @@ from qsmjax.cli.kspace import scan_of_kspace
 from qsmjax.cli.outputs import Result, earlier, paths, write_result
 from qsmjax.cli.progress import iterations
 from qsmjax.cli.scan import Scan, contradictions, on_grid, read_scan
-from qsmjax.cli.stages import INPUTS, PRESETS, Stage, choose_stages, with_residue_removed
-from qsmjax.inference.shipped import INVERSIONS
+from qsmjax.cli.stages import INPUTS, METHODS, PRESETS, Stage, choose_stages, with_residue_removed
 from qsmjax.inversion import taken
 from qsmjax.io.aside import write_aside
 from qsmjax.io.nifti import is_volume, load_volume, stem
@@ -92,6 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IMAG",
         help="imaginary parts: FIELD are the real ones, with --input phase, and the two tell the magnitude",
     )
+    add("--calibration", metavar="CAL", help="k-space of a calibration scan measured apart, x y z coil (.npy)")
+    add("--coil-noise", metavar="NOISE", help="the coils' noise, sample coil (.npy): k-space is whitened by it")
+    add("--coils", action="store_true", help="images of single coils: x y z coil, a file an echo, or x y z coil echo")
     add(
         "--reference", default="mean", metavar="mean|none|MASK", help="what counts as zero; default: mean over the mask"
     )
@@ -101,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--labels", metavar="SEG", help="segmentation in FreeSurfer's numbers, for the report's regions")
     add("--no-figure", action="store_true", help="draw no picture")
     add("--quiet", action="store_true", help="say nothing but errors")
-    add("--list-methods", action="store_true", help="list the methods with their options and references")
+    add("--list-methods", action="store_true", help="list the methods of all stages with their options and references")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -111,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
       The exit status.
     """
     if args.list_methods:
-        methods.print_methods(INVERSIONS)
+        methods.print_methods(METHODS)
         return 0
     if not args.field:
         raise UserError("FIELD must be given: the field to invert, or phase with --input phase (.nii or .nii.gz)")
@@ -125,6 +127,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--imaginary must go with --input phase, whose FIELD are the real parts, got {args.input}")
     if args.imaginary and args.phase_units != "auto":
         raise UserError(f"--phase-units must go with phase, got {args.phase_units} with --imaginary: leave it out")
+    if args.coils and args.input != "phase":
+        raise UserError(f"--coils must go with --input phase, got {args.input}")
+    for flag, given in (("--calibration", args.calibration), ("--coil-noise", args.coil_noise)):
+        if given and args.input != "kspace":
+            raise UserError(f"{flag} must go with --input kspace, got {args.input}: leave it out")
     started = time.perf_counter()
     target = output_path(args)
     result = reconstruct(args)
@@ -166,6 +173,8 @@ def output_path(args: argparse.Namespace) -> Path:
         args.noise,
         *(args.magnitude or ()),
         *(args.imaginary or ()),
+        args.calibration,
+        args.coil_noise,
         args.reference,
         args.params,
         args.labels,
@@ -264,9 +273,9 @@ def to_local_field(args: argparse.Namespace, stages: Mapping[str, Stage]) -> tup
       The scan as it was read (its field total, where the input was), and its local field.
     """
     if args.input == "kspace":
-        scan = scan_of_kspace(args, stages["recon"], stages["field"])
+        scan = scan_of_kspace(args, stages)
     else:
-        scan = read_echoes(args, stages["field"]) if args.input == "phase" else read_scan(args)
+        scan = read_echoes(args, stages) if args.input == "phase" else read_scan(args)
     if not args.quiet:
         _announce(scan, stages)
     return scan, local_field(stages, scan, quiet=args.quiet)

@@ -1,4 +1,4 @@
-"""The inversions as a user sees them: by name, with options, defaults and reference."""
+"""The methods as a user sees them: by stage and name, with options, defaults and reference."""
 
 import difflib
 import inspect
@@ -39,16 +39,20 @@ def dois(method: Callable) -> list[str]:
     return DOI.findall(inspect.getdoc(method) or "")
 
 
-def print_methods(methods: Mapping[str, Callable]) -> None:
-    """Print every method with one line, its options with their defaults, and its reference."""
+def print_methods(stages: Mapping[str, Mapping[str, Callable]]) -> None:
+    """Print every method of every stage with one line, its options with their defaults, and its references."""
     console = Console(highlight=False, soft_wrap=True)
-    for name, method in methods.items():
-        options = "  ".join(f"{key}={_shown(option.default)}" for key, option in options_of(method).items())
-        total = " [--input totalfield, nothing removed]" if taken(method) == "totalfield" else ""
-        console.print(f"[bold]{name:<12}[/bold]{escape(summary(method) + total)}")
-        for line in (f"--set {options}" if options else "", *(f"doi:{doi}" for doi in dois(method))):
-            if line:
-                console.print(f"{'':<12}{escape(line)}")
+    for stage, methods in stages.items():
+        words = "--method NAME --set KEY=VALUE" if stage == "inversion" else f"--set {stage}.KEY=VALUE"
+        choice = f" --set {stage}.method=NAME" if stage != "inversion" and len(methods) > 1 else ""
+        console.print(f"[bold]{stage}[/bold]{escape(f':{choice} {words}')}")
+        for name, method in methods.items():
+            options = "  ".join(f"{key}={_shown(option.default)}" for key, option in options_of(method).items())
+            total = " [--input totalfield, nothing removed]" if taken(method) == "totalfield" else ""
+            console.print(f"  [bold]{name:<15}[/bold]{escape(summary(method) + total)}")
+            for line in (options, *(f"doi:{doi}" for doi in dois(method))):
+                if line:
+                    console.print(f"{'':<17}{escape(line)}")
 
 
 def _shown(default: Any) -> str:

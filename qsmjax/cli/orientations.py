@@ -9,15 +9,14 @@ import numpy as np
 
 from qsmjax.cli import infer
 from qsmjax.cli.errors import UserError
+from qsmjax.cli.kspace import files_beside
 from qsmjax.cli.scan import Scan
-from qsmjax.cli.stages import INPUTS, Stage, choose_stages
+from qsmjax.cli.stages import BEFORE, Stage, choose_stages
 from qsmjax.io.nifti import is_volume, number_order
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.registration.flirt import from_flirt, read_flirt
 from qsmjax.registration.rigid import even_out, register_rigid
 
-BEFORE = ("recon", "field", "background")
-"""The stages before COSMOS: k-space goes through all, a local field through none."""
 MATRIX = "to_reference.mat"
 REAL, IMAGINARY = "real", "imag"
 """What the names of files of these parts begin with."""
@@ -78,17 +77,12 @@ def orientation_folders(folder: Path, reference: str | None = None, *, least: in
 
 def scan_files(folder: Path) -> tuple[str, list[Path]] | None:
     """Return what kind of scan a folder holds, and its files; None if it holds none."""
-    for kind in INPUTS:
+    for kind in BEFORE:
         files = named_files(folder, kind)
         if files:
             return kind, files
     parts = [named_files(folder, REAL), named_files(folder, IMAGINARY)]
     return ("phase", parts[0]) if all(parts) else None
-
-
-def stages_before(kind: str) -> tuple[str, ...]:
-    """Name the stages that a kind of scan goes through before COSMOS."""
-    return BEFORE[3 - INPUTS.index(kind) :]
 
 
 def named_files(folder: Path, word: str) -> list[Path]:
@@ -132,9 +126,12 @@ def read_orientation(
             names = ", ".join(path.name for path in found)
             raise UserError(f"orientation {folder.name} must have one {flag} file, got {names}: move the others away")
         words += [f"--{flag}", *(str(path) for path in found)] if found else []
+    # what finds a mask is for the orientations that have none
+    needed = [slot for slot in BEFORE[kind] if slot != "mask" or "--mask" not in words]
+    beside = files_beside(folder) if kind == "kspace" else {}
+    words += [word for flag, path in beside.items() for word in (flag, str(path))]
     if (folder / "params.json").is_file():
         words += ["--params", str(folder / "params.json")]
-    needed = stages_before(kind)
     words += [word for pair in settings if pair.partition(".")[0] in needed for word in ("--set", pair)]
     parser = argparse.ArgumentParser()
     infer.add_arguments(parser)
@@ -148,8 +145,9 @@ def read_orientation(
     if not quiet:
         aligned = "" if correlation is None else f", registered with correlation {correlation:.3f}"
         print(f"{folder.name}: {kind}, {int(local.mask.sum())} voxels{aligned}")
-    before = {slot: stage for slot, stage in stages.items() if slot in BEFORE}
-    return Orientation(folder.name, scan, local, kind, (*files, *parts), before, transform, correlation)
+    before = {slot: stage for slot, stage in stages.items() if slot in BEFORE[kind]}
+    read = (*files, *parts, *beside.values())
+    return Orientation(folder.name, scan, local, kind, read, before, transform, correlation)
 
 
 def _transform(folder: Path, scan: Scan, first: Orientation | None, register: bool) -> tuple[np.ndarray, float | None]:

@@ -21,7 +21,8 @@ from qsmjax.physics.field_map import FieldMap
 from qsmjax.pipeline import Referenced
 from qsmjax.report.paragraph import methods_paragraph
 
-DEVIATION, MASK = "desc-std_Chimap", "desc-qsm_mask"
+DEVIATION, MASK, REMOVED = "desc-std_Chimap", "desc-qsm_mask", "desc-removed_mask"
+TOTAL, NOISE = "desc-total_fieldmap", "desc-noise_fieldmap"
 """What follows a map's name: a user's own NAME_mask.nii.gz stays what it is."""
 
 
@@ -92,18 +93,13 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
     if result.solution.std is not None:
         extra[DEVIATION] = result.solution.std
     if "background" in result.stages or result.scan.removed is not None:
-        given = (
-            np.asarray(result.scan.field_map.mask)
-            if result.scan.removed is None
-            else result.scan.field_map.mask | result.scan.removed
-        )
-        extra |= {MASK: mask, "desc-removed_mask": given & ~mask}
+        extra |= {MASK: mask, REMOVED: result.scan.whole & ~mask}
     if args.save_stages:
         extra |= {MASK: mask} | ({} if result.one_step else {"desc-local_fieldmap": result.local.field})
         if "background" in result.stages or result.one_step:
-            extra["desc-total_fieldmap"] = result.scan.field_map.field
+            extra[TOTAL] = result.scan.field_map.field
         if result.scan.field_map.noise is not None:
-            extra["desc-noise_fieldmap"] = result.scan.field_map.noise
+            extra[NOISE] = result.scan.field_map.noise
     for what, volume in extra.items():
         written.append(_beside(target, what))
         save_volume(written[-1], np.asarray(volume), result.scan.volume)
@@ -132,9 +128,9 @@ def write_result(target: Path, result: Result, args: argparse.Namespace, seconds
 
 def paths(target: Path, *, stages: bool = True, figure: bool = True, report: bool = True) -> list[Path]:
     """Return every file that `write_result` may write for a map at `target`, with what is asked for."""
-    names = [DEVIATION, MASK, "desc-removed_mask"]
+    names = [DEVIATION, MASK, REMOVED]
     if stages:
-        names += ["desc-local_fieldmap", "desc-total_fieldmap", "desc-noise_fieldmap"]
+        names += ["desc-local_fieldmap", TOTAL, NOISE]
     endings = [".json"] + [".png"] * figure + [".html"] * report
     own = [target.with_name(stem(target) + ending) for ending in endings]
     return [target, *own, *(_beside(target, name) for name in names)]
@@ -203,9 +199,8 @@ def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[st
 
 def _beside_inputs(args: argparse.Namespace) -> dict[str, list[dict[str, str]]]:
     """Name the files that were given beside the field, with their hashes."""
-    given = {
-        name: getattr(args, name, None) for name in ("mask", "magnitude", "noise", "reference", "params", "labels")
-    }
+    names = ("mask", "magnitude", "noise", "calibration", "coil_noise", "reference", "params", "labels")
+    given = {name: getattr(args, name, None) for name in names}
     files = {name: value if isinstance(value, list) else [value] for name, value in given.items() if value}
     return {
         name: [{"Name": path.name, "SHA256": file_hash(path)} for path in map(Path, named)]

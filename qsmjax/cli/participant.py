@@ -65,12 +65,15 @@ class Settings:
     figure: bool = True
     save_stages: bool = False
 
-    def arguments(self, run: Run) -> argparse.Namespace:
-        """Say it in the words of `infer`."""
+    def arguments(self, run: Run, brain: Path | None = None) -> argparse.Namespace:
+        """Say it in the words of `infer`; what finds a mask is for runs that have none."""
         parser = argparse.ArgumentParser()
         infer.add_arguments(parser)
         args = parser.parse_args(["--input", "phase", "--quiet", *map(str, run.files)])
         vars(args).update(self.methods)
+        if brain is not None:
+            args.mask = str(brain)
+            args.set = [pair for pair in args.set if not pair.startswith("mask.")]
         return args
 
 
@@ -186,10 +189,10 @@ def _asked(job: Job, brain: Path | None) -> dict[str, Any]:
 def _make(target: Path, job: Job, started: float) -> list[str]:
     """Make a scan's map, and return what speaks against it."""
     run, settings = job.run, job.settings
-    args = settings.arguments(run)
-    stages = choose_stages(args)
     brain = find_beside(settings.derivatives, run, "mask")
-    scan = read_run(run, settings.bids_dir, stages["field"], args, brain)
+    args = settings.arguments(run, brain)
+    stages = choose_stages(args)
+    scan = read_run(run, settings.bids_dir, stages, args)
     if settings.derivatives and brain is None:
         doubt = "no brain mask in --derivatives: the mask found from the magnitude holds all that gives signal"
         scan = dataclasses.replace(scan, unlikely=(*scan.unlikely, doubt))

@@ -63,6 +63,12 @@ class Scan:
     removed: np.ndarray | None = None
     acquisition: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def whole(self) -> np.ndarray:
+        """The mask as it was given or found, before anything was taken from it."""
+        mask = np.asarray(self.field_map.mask)
+        return mask if self.removed is None else mask | self.removed
+
 
 def read_scan(args: argparse.Namespace) -> Scan:
     """Load a field, mask, noise and magnitude as the arguments of `infer` say.

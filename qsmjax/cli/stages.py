@@ -11,10 +11,20 @@ from qsmjax.cli.errors import UserError
 from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.inference.shipped import INVERSIONS, NETWORKS, shipped_network
 from qsmjax.inversion import taken
+from qsmjax.phase.mask import magnitude_mask
+from qsmjax.phase.offsets import mcpc_3ds
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.recon.reconstruct import reconstruct
 
-INPUTS = ("localfield", "totalfield", "phase", "kspace")
+BEFORE = {
+    "localfield": (),
+    "totalfield": ("background",),
+    "phase": ("coils", "mask", "field", "background"),
+    "kspace": ("recon", "mask", "field", "background"),
+}
+"""The slots before the inversion, by what is given. "coils" is for images that are not combined, "mask" for no mask."""
+
+INPUTS = tuple(BEFORE)
 
 PRESETS: dict[str, dict[str, str]] = {
     "default": {},
@@ -31,6 +41,16 @@ PRESETS: dict[str, dict[str, str]] = {
 }
 """What differs from the defaults. consensus2024: Bilgic et al., Magn. Reson. Med. (2024), doi:10.1002/mrm.30006; its
 radii, there in voxels, are mm here, and those below half a voxel are left out."""
+
+METHODS: dict[str, dict[str, Callable]] = {
+    "recon": {"grappa": reconstruct},
+    "coils": {"mcpc_3ds": mcpc_3ds},
+    "mask": {"magnitude_mask": magnitude_mask},
+    "field": {"fit": pipeline.total_field},
+    "background": pipeline.BACKGROUNDS,
+    "inversion": INVERSIONS,
+}
+"""What fits a slot, by the name that the command line takes."""
 
 DEFAULTS = {"background.method": "tfi", "inversion.method": "learned"}
 
@@ -63,9 +83,7 @@ class Stage:
 
 
 def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
-    """Fill the slots that the input needs: "recon" from k-space, "field" from phase, "background" from a total field.
-
-    "inversion" is always there.
+    """Fill the slots that the input needs (`BEFORE`), and "inversion".
 
     A method that takes the total field itself leaves "background" out. The learned inversion has weights of its own for
     what the default removal leaves.
@@ -75,7 +93,9 @@ def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
     Raises:
       UserError: if a stage, a method or an option is unknown, or an option belongs to a stage that the input skips.
     """
-    slots = ["recon", "field", "background", "inversion"][3 - INPUTS.index(args.input) :]
+    absent = [] if args.coils else ["coils"]
+    absent += ["mask"] if args.mask else []
+    slots = [*(slot for slot in BEFORE[args.input] if slot not in absent), "inversion"]
     words = DEFAULTS | PRESETS[args.preset]
     given = {"inversion.method": args.method} if args.method else {}
     for pair in args.set:
@@ -84,7 +104,8 @@ def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
             raise UserError(f"--set must be KEY=VALUE, got {pair!r}")
         key = key if "." in key else f"inversion.{key}"
         if key.partition(".")[0] not in slots:
-            raise UserError(f"--set {key} must name a stage among {', '.join(slots)} for --input {args.input}")
+            having = " with --mask" if args.mask and key.startswith("mask.") else ""
+            raise UserError(f"--set {key} must name a stage among {', '.join(slots)} for --input {args.input}{having}")
         given[key] = text
     # a preset's options are for the preset's method
     others = [
@@ -131,7 +152,7 @@ def made_by(inversion: Stage, sidecar: Mapping[str, Any]) -> bool:
 
 def _stage(slot: str, words: dict[str, str], workdir: str | None) -> Stage:
     given = {key.partition(".")[2]: text for key, text in words.items() if key.startswith(f"{slot}.")}
-    name = given.pop("method", {"recon": "grappa"}.get(slot, "fit"))
+    name = given.pop("method", "")
     if workdir:
         from qsmjax.inference.network import load_network  # networks' libraries are not paid for by other methods
 
@@ -139,13 +160,9 @@ def _stage(slot: str, words: dict[str, str], workdir: str | None) -> Stage:
         pairs = [f"{key}={text}" for key, text in given.items()]
         options = parse_settings(pairs, options_of(network.invert), network.name)
         return Stage(network.name, network.invert, options, network.describe, lambda: network.card)
-    tables: dict[str, dict[str, Callable]] = {
-        "background": pipeline.BACKGROUNDS,
-        "inversion": INVERSIONS,
-        "field": {"fit": pipeline.total_field},
-        "recon": {"grappa": reconstruct},
-    }
-    run = methods.choose(name, tables[slot], what="--method" if slot == "inversion" else f"--set {slot}.method")
+    # a slot that one method fits has no default
+    name = name or next(iter(METHODS[slot]))
+    run = methods.choose(name, METHODS[slot], what="--method" if slot == "inversion" else f"--set {slot}.method")
     pairs = [f"{key}={text}" for key, text in given.items()]
     for key in given if slot == "inversion" else ():
         having = [other for other, method in INVERSIONS.items() if key in options_of(method)]

@@ -2,18 +2,19 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex
 
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import as_magnitude, on_grid, read_mask, single_volume, without_nan
+from qsmjax.cli.stages import Stage
 from qsmjax.io.nifti import NiftiVolume, load_volume
 from qsmjax.phase.echoes import echoes_from_phase
-from qsmjax.phase.mask import magnitude_mask
 from qsmjax.phase.scaling import complex_from_parts, phase_to_radians
 
 
@@ -22,28 +23,55 @@ class Stored(NamedTuple):
 
     Attributes:
       first: the first file of phase, or of real parts, whose geometry the output takes.
-      values: phase as the header scales it, or both parts as complex numbers; echo x y z.
-      magnitude: echo x y z; None where there is none.
+      values: phase as the header scales it, or both parts as complex numbers; echo x y z, or echo coil x y z.
+      magnitude: alike; None where there is none.
     """
 
     first: NiftiVolume
     values: np.ndarray
     magnitude: np.ndarray | None
 
+    @property
+    def coils(self) -> bool:
+        """Whether the coils are still apart."""
+        return self.values.ndim == 5
 
-def read_stored(main: Sequence[Path], imaginary: Sequence[Path] = (), magnitudes: Sequence[Path] = ()) -> Stored:
+
+class Echoes(Sequence[Any]):
+    """Complex echoes, coil x y z, each made as it is asked for: all coils' would be the most that is held in memory."""
+
+    def __init__(self, make: Callable[[int], Complex[Array, "coil x y z"]], count: int):
+        self._make, self._count = make, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, n: Any) -> Any:
+        return self._make(n)
+
+    def combined(self) -> Complex[Array, "echo x y z"]:
+        """Return those of one coil, or of combined ones, at once."""
+        return jnp.concatenate([self[n] for n in range(len(self))])
+
+
+def read_stored(
+    main: Sequence[Path], imaginary: Sequence[Path] = (), magnitudes: Sequence[Path] = (), *, coils: bool = False
+) -> Stored:
     """Load phase, or real parts with the imaginary ones, and magnitudes: a file an echo, or one file of all.
 
     Args:
       main: files of phase, or of real parts.
       imaginary: files of imaginary parts, which tell the magnitude too; none with phase.
       magnitudes: files; may be none.
+      coils: whether the fourth axis of the files are coils, and the fifth, of one file, the echoes.
 
     Raises:
       UserError: if they do not lie on one grid, differ in number, or phase has several scale factors.
       ValueError: from the reader, alike.
     """
-    first, values = _stack(main, "real part" if imaginary else "phase")
+    if coils and not (imaginary or magnitudes):
+        raise UserError("--magnitude must be given with --coils, by which the coils are weighed, got none")
+    first, values = _stack(main, "real part" if imaginary else "phase", coils)
     if imaginary:
         values = values + 1j * _like(values, first, imaginary, "imaginary part")
         return Stored(first, values, as_magnitude(np.abs(values)))
@@ -51,13 +79,16 @@ def read_stored(main: Sequence[Path], imaginary: Sequence[Path] = (), magnitudes
     return Stored(first, values, magnitude)
 
 
-def head_of(stored: Stored, mask: str | Path | None, how: str) -> tuple[np.ndarray, list[str]]:
+def head_of(
+    stored: Stored, mask: str | Path | None, how: str, stages: Mapping[str, Stage]
+) -> tuple[np.ndarray, list[str]]:
     """Return where the head is, by a file or else the magnitude, and notes.
 
     Args:
       stored: echoes.
       mask: a file; None to find the head.
       how: in which way a user gives a mask, in words.
+      stages: the methods in their slots, "mask" among them where there is no file.
 
     Raises:
       UserError: if there is neither, or the file does not fit.
@@ -67,12 +98,13 @@ def head_of(stored: Stored, mask: str | Path | None, how: str) -> tuple[np.ndarr
     if stored.magnitude is None:
         raise UserError(f"a mask must be given {how} where there is no magnitude to find the head from, got neither")
     note = f"mask found from the magnitude: it holds all that gives signal; give a brain mask {how}"
-    return np.asarray(magnitude_mask(stored.magnitude)), [note]
+    magnitude = np.sqrt(np.sum(np.square(stored.magnitude), axis=1)) if stored.coils else stored.magnitude
+    return np.asarray(stages["mask"].run(magnitude, **stages["mask"].options)), [note]
 
 
 def complex_echoes(
     stored: Stored, mask: np.ndarray, args: argparse.Namespace, manufacturer: str | None
-) -> tuple[Complex[Array, "echo x y z"], np.ndarray, list[str]]:
+) -> tuple[Echoes, np.ndarray, list[str]]:
     """Make complex echoes, phase by the rule that fits the file it is from, or by --phase-units: parts need none.
 
     Args:
@@ -90,10 +122,14 @@ def complex_echoes(
     """
     parts = np.iscomplexobj(stored.values)
     named = "real and imaginary parts" if parts else str(stored.first.path)
-    values, mask, notes = without_nan(stored.values, mask, named, to_mask=args.nan_to_mask)
+    flat = stored.values.reshape(-1, *stored.values.shape[-3:])
+    values, mask, notes = without_nan(flat, mask, named, to_mask=args.nan_to_mask)
+    count = len(stored.values)
+    by_echo = lambda volumes: np.asarray(volumes).reshape(count, -1, *values.shape[1:])
     if parts:
-        signal = complex_from_parts(values.real, values.imag, manufacturer=manufacturer)
-        return signal, mask, [*notes, "echoes from real and imaginary parts"]
+        echoes = by_echo(values)
+        make = lambda n: complex_from_parts(echoes[n].real, echoes[n].imag, manufacturer=manufacturer)
+        return Echoes(make, count), mask, [*notes, "echoes from real and imaginary parts"]
     scaled = phase_to_radians(
         values,
         units=args.phase_units,
@@ -102,27 +138,52 @@ def complex_echoes(
         stored_as_float=stored.first.stored_as_float,
         manufacturer=manufacturer,
     )
-    return echoes_from_phase(scaled.phase, stored.magnitude), mask, [*notes, f"phase scaled as {scaled.rule}"]
+    phase, magnitude = by_echo(scaled.phase), None if stored.magnitude is None else by_echo(stored.magnitude)
+    make = lambda n: echoes_from_phase(phase[n], None if magnitude is None else magnitude[n])
+    return Echoes(make, count), mask, [*notes, f"phase scaled as {scaled.rule}"]
 
 
-def _stack(paths: Sequence[Path], name: str) -> tuple[NiftiVolume, np.ndarray]:
-    """Stack one file an echo, or one file with the echoes on its fourth axis, to (echo, x, y, z)."""
+def _stack(paths: Sequence[Path], name: str, coils: bool = False) -> tuple[NiftiVolume, np.ndarray]:
+    """Stack one file an echo, or one file with the echoes on its last axis, to echo (coil) x y z."""
     first, *rest = (load_volume(path) for path in paths)
-    if not rest and sum(n != 1 for n in first.shape[3:]) < 2:
-        return first, np.moveaxis(first.data.reshape(*first.shape[:3], -1), -1, 0)
     if name == "phase" and any(v.slope != first.slope or v.intercept != first.intercept for v in rest):
         raise UserError("the phase files must share one scale factor, got several: convert them together")
+    if coils:
+        return first, _stack_coils([first, *rest], name)
+    several = sum(n != 1 for n in first.shape[3:])
+    if not rest and several < 2:
+        return first, np.moveaxis(first.data.reshape(*first.shape[:3], -1), -1, 0)
+    if several == 2 or (rest and several):
+        raise UserError(
+            f"{first.path} must hold one volume, or one file all echoes, got shape {first.shape}: split it, one file "
+            "each, or say --coils if these are images of single coils"
+        )
     return first, np.stack([single_volume(first), *(on_grid(v, first, name) for v in rest)])
 
 
+def _stack_coils(files: Sequence[NiftiVolume], name: str) -> np.ndarray:
+    first = files[0]
+    wanted = (4,) if len(files) > 1 else (4, 5)
+    if first.data.ndim not in wanted or any(v.shape != first.shape for v in files):
+        got = ", ".join(sorted({str(v.shape) for v in files}))
+        raise UserError(
+            f"{name} must be x y z coil, a file an echo, or one file x y z coil echo, with --coils, got {got}"
+        )
+    for file in files[1:]:
+        on_grid(dataclasses.replace(file, data=file.data[..., 0]), first, name)
+    # coil and echo to the front
+    stacked = np.stack([file.data for file in files], axis=-1) if first.data.ndim == 4 else first.data
+    return np.moveaxis(stacked, (-1, -2), (0, 1))
+
+
 def _like(values: np.ndarray, first: NiftiVolume, paths: Sequence[Path], name: str) -> np.ndarray:
-    """Stack files that must be as many echoes, on the grid of others."""
-    other, found = _stack(paths, name)
+    """Stack files that must be as many echoes, and coils, on the grid of others."""
+    other, found = _stack(paths, name, values.ndim == 5)
     if found.shape != values.shape:
         raise UserError(
             f"{name} must have the {len(values)} echoes of {values.shape[1:]} that {first.path} has, got "
             f"{len(found)} of {found.shape[1:]} in {other.path}: give files of the same echoes"
         )
     # the others were held against their first
-    on_grid(dataclasses.replace(other, data=found[0]), first, name)
+    on_grid(dataclasses.replace(other, data=found[(0,) * (found.ndim - 3)]), first, name)
     return found

@@ -16,6 +16,8 @@ import numpy as np
 OPENINGS = {
     "recon": "Samples that k-space lacked were filled by GRAPPA, and coils combined with sensitivities from ESPIRiT",
     "registration": "Orientations were brought to the first by {method}",
+    "coils": "Images of single coils were combined once their phase offsets were removed, by MCPC-3D-S",
+    "mask": "The mask was found from the magnitude, by the largest piece above a threshold",
     "field": "The total field was fitted to the complex echoes after exact unwrapping",
     "background": "The background field was removed by {method}",
     "residue": "Background that was found in the local field was removed by {method}",

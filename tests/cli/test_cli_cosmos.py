@@ -195,3 +195,26 @@ def test_what_speaks_against_an_orientation_is_told_and_its_phase_may_have_units
     assert "warning: orientation a:" in said and "does not explain its echoes" in said
     told = json.loads((tmp_path / "out" / "cosmos_Chimap.json").read_text())
     assert "registration" not in told["Stages"] and any("orientation b:" in line for line in told["Warnings"])
+
+
+def test_what_was_taken_from_masks_stages_and_a_page_are_kept_and_go_with_the_map(scans, tmp_path):
+    for name in "ab":
+        (scans / name / "localfield.nii.gz").rename(scans / name / "totalfield.nii.gz")
+    words = [str(scans), "-o", str(tmp_path / "out"), "--quiet", "--set", "background.method=vsharp"]
+    words += ["--set", "background.radii=4,3,2"]
+    assert run_command("cosmos", [*words, "--save-stages", "--report"]) == 0
+    labels = tmp_path / "out" / "labels"
+    whole = load_volume(scans / "a" / "totalfield.nii.gz").data
+    kept, taken, total = (
+        load_volume(labels / f"a_{name}.nii.gz").data for name in ("mask", "desc-removed_mask", "desc-total_fieldmap")
+    )
+    assert taken.any() and np.array_equal((kept != 0) | (taken != 0), whole != 0) and not (kept * taken).any()
+    np.testing.assert_array_equal(total, whole)
+    # of a local field nothing was taken, and there is no total one
+    assert {path.name for path in labels.glob("c_*")} == {
+        "c_chi.nii.gz", "c_localfield.nii.gz", "c_mask.nii.gz", "c_to_reference.mat"
+    }  # fmt: skip
+    assert "Three planes" in (tmp_path / "out" / "cosmos_Chimap.html").read_text()
+    assert run_command("cosmos", words) == 0
+    assert not (tmp_path / "out" / "cosmos_Chimap.html").exists() and not list(labels.glob("*total*"))
+    assert len(list(labels.glob("*_desc-removed_mask.nii.gz"))) == 2

@@ -307,6 +307,7 @@ def test_methods_are_listed_with_options_and_reference(capsys):
     assert infer("--list-methods") == 0
     listed = capsys.readouterr().out
     assert "tkd" in listed and "threshold=0.15" in listed and "doi:10.1002/mrm.22135" in listed
+    assert "background: --set background.method=NAME" in listed and "vsharp" in listed and "mcpc_3ds" in listed
 
 
 def spoil(name):

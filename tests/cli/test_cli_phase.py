@@ -71,7 +71,7 @@ def test_phase_to_map(tmp_path, head, layout, capsys):
     noise = load_volume(tmp_path / "chi_desc-noise_fieldmap.nii.gz").data[kept]
     assert 0 < np.median(noise) < 0.01
     told = json.loads((tmp_path / "chi.json").read_text())
-    assert list(told["Stages"]) == ["field", "background", "inversion"]
+    assert list(told["Stages"]) == ["mask", "field", "background", "inversion"]
     assert told["EchoTime"] == list(TE) and told["MagneticFieldStrength"] == B0
 
 

@@ -25,7 +25,7 @@ def stages(*words):
 
 def test_the_consensus_preset_has_the_published_numbers():
     chosen = stages("--input", "phase", "--preset", "consensus2024")
-    assert list(chosen) == ["field", "background", "inversion"]
+    assert list(chosen) == ["mask", "field", "background", "inversion"]
     assert chosen["field"].parameters["residual"] == 0.3 and chosen["field"].parameters["erode"] == 1
     assert chosen["background"].options["radii"] == tuple(float(r) for r in range(12, 0, -1))
     assert chosen["inversion"].name == "nltv"
@@ -84,13 +84,11 @@ def test_whether_to_look_for_a_residue_is_no_question_of_a_total_field():
 
 
 def test_k_space_goes_through_every_stage_and_fields_through_none_before_theirs():
-    assert list(stages("--input", "kspace", "--set", "recon.regularisation=1e-2")) == [
-        "recon",
-        "field",
-        "background",
-        "inversion",
-    ]
-    with pytest.raises(UserError, match="must name a stage among field, background, inversion"):
+    chain = ["recon", "mask", "field", "background", "inversion"]
+    assert list(stages("--input", "kspace", "--set", "recon.regularisation=1e-2")) == chain
+    assert list(stages("--input", "phase", "--coils", "--mask", "m.nii")) == ["coils", *chain[2:]]
+    assert list(stages("--input", "totalfield")) == chain[3:] and list(stages()) == chain[4:]
+    with pytest.raises(UserError, match="must name a stage among mask, field, background, inversion"):
         stages("--input", "phase", "--set", "recon.regularisation=1e-2")
 
 
