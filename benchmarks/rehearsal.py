@@ -20,8 +20,8 @@ from qsmjax.inference.learned import learned_inversion
 from qsmjax.inference.network import read_network
 from qsmjax.inference.shipped import FOLDER
 from qsmjax.models.correction import Correction
-from qsmjax.models.rehearsal import LESION
-from qsmjax.training.calibration import SPOTS, regress
+from qsmjax.models.rehearsal import EDGE, LESION, slope
+from qsmjax.training.calibration import SPOTS, beside_edges, regress
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     _, network, variables, card = read_network(FOLDER / "learned.safetensors")
     assert isinstance(network, Correction)
     # with these factors the deviation is multiplied by the quantile alone
-    invert = learned_inversion(network, variables, card | {"bootstrap": [0.0, 1.0, 1.0]})
+    invert = learned_inversion(network, variables, card | {"bootstrap": [0.0, 1.0, 1.0, 0.0]})
     rows, wanted, rng = [], [], np.random.default_rng(0)
     for case in args.cases:
         for voxel in args.voxel:
@@ -53,7 +53,9 @@ def main() -> None:
                 excess = log - log.mean()
                 rest = np.maximum(excess - LESION, 0)
                 told = np.stack([np.ones_like(log), np.full_like(log, quantile), np.minimum(excess, LESION)], 1)
-                after = told @ np.asarray(card["bootstrap"]) + rest + log.mean()
+                steep = np.asarray(slope(plain.chi, mask))[mask]
+                after = told @ np.asarray(card["bootstrap"][:3]) + rest + log.mean()
+                after = np.log(np.hypot(np.exp(after), EDGE * steep))
                 tenths = [
                     f"{100 * np.mean(part < 0):.0f}" for part in np.array_split((off - after)[np.argsort(log)], 10)
                 ]
@@ -64,9 +66,9 @@ def main() -> None:
                 )
                 spots = rng.choice(off.size, 10 * SPOTS)
                 rows.append(told[spots])
-                wanted.append((off - rest - log.mean())[spots])
+                wanted.append((beside_edges(off, steep) - rest - log.mean())[spots])
     if args.fit:
-        print("factors", [round(factor, 3) for factor in regress(rows, wanted, (0.0, 0.0, 1.0))])
+        print("factors", [round(factor, 3) for factor in regress(rows, wanted, (0.0, 0.0, 1.0))], EDGE)
 
 
 def within(off: np.ndarray) -> str:

@@ -41,10 +41,11 @@ def check_card(file: Path, card: Mapping[str, Any], needed: Sequence[str] = NEED
     fits = isinstance(scaling, dict) and sorted(scaling) == sorted(names) and all(map(_number, scaling.values()))
     if "scaling" in needed and not fits:
         raise ValueError(f"{file}: scaling must hold the numbers {', '.join(names)}, got {str(scaling)[:80]}")
-    for key, count in (("calibration", 2), ("bootstrap", 3)):
-        value = card.get(key, [0.0] * count)
-        if not (isinstance(value, list) and len(value) == count and all(_number(c) for c in value)):
-            raise ValueError(f"{file}: {key} must be {count} numbers, got {str(value)[:80]}: train it again")
+    # weights before the fourth told none for edges
+    for key, counts in (("calibration", (2,)), ("bootstrap", (4, 3))):
+        value = card.get(key, [0.0] * counts[0])
+        if not (isinstance(value, list) and len(value) in counts and all(_number(c) for c in value)):
+            raise ValueError(f"{file}: {key} must be {counts[0]} numbers, got {str(value)[:80]}: train it again")
     if not isinstance(card["network"], dict):
         raise ValueError(f"{file}: network must be a config, got {str(card['network'])[:80]}: export it again")
 

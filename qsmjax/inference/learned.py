@@ -91,7 +91,8 @@ def learned_inversion(
       ValueError: if the parameters are not that network's.
     """
     calibration = jnp.asarray(card.get("calibration", UNCALIBRATED), jnp.float32)
-    factors = jnp.asarray(card["bootstrap"], jnp.float32) if "bootstrap" in card else None
+    # weights before these told no factor for edges
+    factors = jnp.asarray([*card["bootstrap"], 0.0][:4], jnp.float32) if "bootstrap" in card else None
     stages = tuple(jax.tree.map(jnp.asarray, variables[name]) for name in sorted(variables))
     for params in stages:
         check_params(network, params)
@@ -179,7 +180,7 @@ def _after_start(
     size, shape = how.rehearsed
     again, truth = call(_rehearsal, chi, scan, size, shape)
     found, foretold = _corrected(call, trained, how, size, unrolled.start(again, call=call), again)
-    return chi, call(_rehearsed, std, scan.mask, found, truth, foretold, again.mask, trained.factors)
+    return chi, call(_rehearsed, std, scan.mask, chi, found, truth, foretold, again.mask, trained.factors)
 
 
 def _corrected(
@@ -261,6 +262,7 @@ def _settle(
 def _rehearsed(
     std: jax.Array,
     mask: jax.Array,
+    chi: jax.Array,
     found: jax.Array,
     truth: jax.Array,
     foretold: jax.Array,
@@ -268,4 +270,4 @@ def _rehearsed(
     factors: jax.Array,
 ) -> jax.Array:
     """Bring a deviation to the level that a rehearsal tells, whose mask is another."""
-    return rehearsed(std, mask, off_by(found - truth, again, foretold), factors)
+    return rehearsed(std, mask, off_by(found - truth, again, foretold), factors, chi)

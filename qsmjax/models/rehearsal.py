@@ -1,9 +1,11 @@
 """A rehearsal: how far an inversion is off a truth that is like the map it found, where that can be seen.
 
-    log std ← a + b log q + l + c min(e, LESION) + max(e - LESION, 0),    e = log std - l,    l its mean in the mask
+    log s = a + b log q + l + c min(e, LESION) + max(e - LESION, 0),    e = log std - l,    l its mean in the mask
+    std² ← s² + (d · slope)²
 
 The map is taken for the truth, and its field, with noise as the scan's, is inverted again. q is the number of foretold
-deviations within which 68 % of that map's errors lie. The middle of a head tells it as well as the whole.
+deviations within which 68 % of that map's errors lie. The middle of a head tells it as well as the whole. What it does
+not tell is how far edges are off: a map's own are smoother than a head's. Those errors grow with the map's slope.
 
 References:
   Efron, Ann. Statist. 7:1 (1979), doi:10.1214/aos/1176344552 (the parametric bootstrap).
@@ -20,7 +22,7 @@ from qsmjax.inversion.frame import inversion_kernel
 from qsmjax.models.unrolled import Scan
 from qsmjax.numerics.arrays import Mask, Shape, VectorLike, Volume
 from qsmjax.numerics.kspace import crop_to, multiply_k, pad_to
-from qsmjax.numerics.operators import masked_mean
+from qsmjax.numerics.operators import masked_mean, root
 from qsmjax.numerics.quantiles import masked_quantile
 
 MOST, HOLLOW = 1e6, 0.3
@@ -31,6 +33,8 @@ ONE_DEVIATION = 0.6827
 """Part of the errors that one standard deviation is to hold."""
 LESION = 0.5
 """How far a deviation's logarithm lies above its mean in lesions and veins, at least; in tissue it scatters by 0.25."""
+EDGE = 0.09
+"""Part of a map's slope by which its edges are off: around lesions and in veins of heads 11 and 12."""
 BELIEVED = (0.3, 3.0)
 """A rehearsal's errors over what was foretold that are believed."""
 
@@ -77,18 +81,26 @@ def off_by(error: Volume, mask: Mask, foretold: Volume) -> Float[Array, ""]:
     return jnp.clip(masked_quantile(off, mask, ONE_DEVIATION), *BELIEVED)
 
 
-def rehearsed(std: Volume, mask: Mask, quantile: Float[Array, ""], bootstrap: Float[Array, "3"]) -> Volume:
-    """Bring a deviation to its scan's own level, which a rehearsal tells.
+def slope(chi: Volume, mask: Mask) -> Volume:
+    """Return how steep a map is [ppm per voxel], by central differences; beyond the mask it goes on evenly."""
+    steps = [jnp.where(mask & jnp.roll(mask, -1, axis), jnp.roll(chi, -1, axis) - chi, 0) for axis in range(3)]
+    x, y, z = (((step + jnp.roll(step, 1, axis)) / 2) ** 2 for axis, step in enumerate(steps))
+    return root(x + y + z)
+
+
+def rehearsed(std: Volume, mask: Mask, quantile: Float[Array, ""], bootstrap: Float[Array, "4"], chi: Volume) -> Volume:
+    """Bring a deviation to its scan's own level, which a rehearsal tells, and add what edges are off by.
 
     Args:
       std: as the network foretells it [ppm].
       mask: where the map is.
       quantile: q, from `off_by`.
-      bootstrap: a, b and c (`training.calibration.calibrate_level`).
+      bootstrap: a, b, c and d (`training.calibration.calibrate_level`).
+      chi: the map [ppm].
     """
     logarithm = jnp.log(jnp.where(mask, std, 1))
     level = masked_mean(logarithm, mask)
-    a, b, c = bootstrap
+    a, b, c, d = bootstrap
     excess = logarithm - level
     told = c * jnp.minimum(excess, LESION) + jnp.maximum(excess - LESION, 0)
-    return jnp.where(mask, jnp.exp(a + b * jnp.log(quantile) + level + told), 0)
+    return jnp.where(mask, jnp.hypot(jnp.exp(a + b * jnp.log(quantile) + level + told), d * slope(chi, mask)), 0)

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from qsmjax.inversion.frame import MARGIN
 from qsmjax.models.correction import UNCALIBRATED, Correction
-from qsmjax.models.rehearsal import BELIEVED, LESION, ONE_DEVIATION, middle, rehearsal
+from qsmjax.models.rehearsal import BELIEVED, EDGE, LESION, ONE_DEVIATION, middle, rehearsal, slope
 from qsmjax.numerics.box import frame_shape
 from qsmjax.numerics.kspace import crop_to, pad_to
 from qsmjax.training.scans import Example, rounded
@@ -62,7 +62,7 @@ def calibrate_level(
       seed: of the voxels that are looked at.
 
     Returns:
-      Three factors; None if there are too few scans.
+      Three factors, and `models.rehearsal.EDGE`; None if there are too few scans.
     """
     if len(scans) < FEWEST:
         return None
@@ -73,13 +73,24 @@ def calibrate_level(
         seen, chi, spread = invert(network, stages, known)
         seen_again, found, spread_again = invert(network, stages, rehearse(known, chi))
         off = _errors(found, seen_again) - constant - factor * spread_again[seen_again.mask]
-        error, std = _errors(chi, seen), constant + factor * spread[seen.mask]
+        steep = np.asarray(slope(jnp.asarray(chi), jnp.asarray(seen.mask)))[seen.mask]
+        error, std = beside_edges(_errors(chi, seen), steep), constant + factor * spread[seen.mask]
         told = np.clip(np.quantile(off, ONE_DEVIATION), *np.log(BELIEVED))
         spots, level = rng.choice(error.size, SPOTS), std.mean()
         excess = std[spots] - level
         rows.append(np.stack([np.ones(SPOTS), np.full(SPOTS, told), np.minimum(excess, LESION)], 1))
         wanted.append(error[spots] - level - np.maximum(excess - LESION, 0))
-    return regress(rows, wanted, (0.0, 0.0, 1.0))
+    return [*regress(rows, wanted, (0.0, 0.0, 1.0)), EDGE]
+
+
+def beside_edges(error: np.ndarray, steep: np.ndarray) -> np.ndarray:
+    """Return by what deviation beside that of edges errors are held: |error| < hypot(s, EDGE slope), the least s.
+
+    Args:
+      error: logarithms of the errors [log ppm].
+      steep: the map's slope [ppm per voxel].
+    """
+    return 0.5 * np.log(np.maximum(np.exp(2 * error) - (EDGE * steep) ** 2, 1e-14))
 
 
 def invert(network: Correction, stages: Sequence[Any], known: Framed) -> tuple[Seen, np.ndarray, np.ndarray]:

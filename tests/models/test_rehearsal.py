@@ -79,7 +79,8 @@ def test_one_that_is_off_by_as_much_scales_the_deviation():
     std = jnp.where(mask, jnp.asarray(RNG.uniform(0.003, 0.006, mask.shape), jnp.float32), 0)
     error = 0.5 + 2.5 * std * jnp.asarray(RNG.normal(size=mask.shape), jnp.float32)
     quantile = jax.jit(rehearsal.off_by)(error, mask, std)
-    scale = lambda *factors: jax.jit(rehearsal.rehearsed)(std, mask, quantile, jnp.asarray(factors))
+    flat = jnp.zeros(mask.shape)
+    scale = lambda *factors: jax.jit(rehearsal.rehearsed)(std, mask, quantile, jnp.asarray((*factors, 0.3)), flat)
     np.testing.assert_allclose(scale(0.0, 1, 1), 2.5 * std, rtol=0.06)
     np.testing.assert_allclose(scale(0.7, 0, 1), np.exp(0.7) * std, rtol=1e-4)
     even, inside = np.asarray(scale(0.0, 0, 0)), np.asarray(mask)
@@ -89,3 +90,21 @@ def test_one_that_is_off_by_as_much_scales_the_deviation():
     place = (10, 10, 10)
     std, mask = std.at[place].set(0.1), mask.at[place].set(True)
     np.testing.assert_allclose(scale(0.0, 0, 0)[place], 0.1 * np.exp(-rehearsal.LESION), rtol=0.01)
+
+
+def test_a_maps_slope_is_what_its_edges_are_off_by():
+    """Central differences of a ramp, and half of them where only one neighbour is known."""
+    # a frame reaches beyond its mask
+    mask = jnp.ones((7, 6, 4), bool).at[0].set(False).at[:, -1].set(False).at[:, :, -1].set(False)
+    inside = np.asarray(mask)
+    ramp = jnp.asarray(0.02 * np.indices(mask.shape)[0] + 0.03 * np.indices(mask.shape)[1], jnp.float32)
+    steep = np.asarray(rehearsal.slope(ramp, mask))
+    np.testing.assert_allclose(steep[2:-1, 1:4, :3], np.hypot(0.02, 0.03), rtol=1e-5)
+    np.testing.assert_allclose(steep[1, 1:4, :3], np.hypot(0.01, 0.03), rtol=1e-5)
+    np.testing.assert_allclose(steep[1, 0, :3], np.hypot(0.01, 0.015), rtol=1e-5)
+    std = jnp.full(mask.shape, 0.004)
+    told = np.asarray(rehearsal.rehearsed(std, mask, jnp.float32(1), jnp.asarray((0, 1.0, 1, 0.1)), ramp))
+    np.testing.assert_allclose(told[inside], np.hypot(0.004, 0.1 * steep[inside]), rtol=1e-4)
+    assert not told[~inside].any()
+    slope = jax.grad(lambda chi: jnp.sum(rehearsal.slope(chi, mask)))(jnp.zeros(mask.shape))
+    assert np.isfinite(slope).all()

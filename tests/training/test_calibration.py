@@ -59,7 +59,7 @@ def test_the_level_of_a_scan_is_read_off_its_rehearsal(monkeypatch):
     monkeypatch.setattr(calibration, "framed", lambda scan: scan)
     monkeypatch.setattr(calibration, "rehearse", lambda scan, _: scan)
     factors = calibration.calibrate_level(Correction(), [{}], [scan] * 8, [0.1, 1.0], seed=0)
-    np.testing.assert_allclose(factors, [0.2, 0.6, 0.7], atol=0.06)
+    np.testing.assert_allclose(factors, [0.2, 0.6, 0.7, rehearsal.EDGE], atol=0.06)
     assert calibration.calibrate_level(Correction(), [{}], [scan] * 3, [0.1, 1.0], seed=0) is None
 
 
@@ -84,3 +84,11 @@ def test_what_is_rehearsed_in_training_is_what_an_inversion_rehearses(monkeypatc
     np.testing.assert_array_equal(crop_to(made.scan.trust, made.mask.shape), known.scan.trust[inside])
     np.testing.assert_array_equal(made.chi, pad_to(known.chi, known.scan.mask.shape)[inside])
     assert sight.see(made).features.shape[:3] == made.mask.shape
+
+
+def test_errors_beside_edges_are_held_by_what_is_left_for_the_tissue():
+    """|e| < hypot(s, EDGE slope) where, and only where, the least s that is told is below s."""
+    rng = np.random.default_rng(0)
+    error, steep, s = np.abs(rng.normal(size=1000)) * 0.01, rng.uniform(0, 0.2, 1000), rng.uniform(0.002, 0.02, 1000)
+    least = np.exp(calibration.beside_edges(np.log(error), steep))
+    np.testing.assert_array_equal(least < s, error < np.hypot(s, rehearsal.EDGE * steep))
