@@ -93,8 +93,8 @@ def total_field(
       mask: where the head is.
       geometry: its grid.
       bipolar: whether every other echo was read backwards; its phase is estimated and removed.
-      initial_phase: phase at TE = 0 where it is the same everywhere [rad]: zero once coils' offsets were removed, which
-        halves the noise; None to fit it.
+      initial_phase: phase at TE = 0 where it is known to be the same everywhere [rad], which halves the noise; what is
+        not that number falls into the field. None to fit it.
       residual: relative residual of the fit above which a voxel is left out; None to keep all.
       erode: voxels to take off the mask's rim.
 

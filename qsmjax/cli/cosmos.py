@@ -29,6 +29,7 @@ from qsmjax.cli.errors import UserError
 from qsmjax.cli.orientations import (
     MATRIX,
     Orientation,
+    named_files,
     orientation_folders,
     read_orientation,
     scan_files,
@@ -48,6 +49,7 @@ from qsmjax.registration.field import bring_field
 from qsmjax.registration.flirt import to_flirt, write_flirt
 from qsmjax.registration.resample import resample_mask, resample_within
 from qsmjax.registration.rigid import register_rigid
+from qsmjax.report.checks import map_warnings
 from qsmjax.report.figures import three_plane
 from qsmjax.report.page import MapFacts, map_page
 from qsmjax.report.paragraph import methods_paragraph
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
       The exit status.
     """
     folders = orientation_folders(Path(args.folder), args.orientation)
-    own = _own_settings(args.set, folders)
+    own = _own_settings(args.set, folders, coils=args.coils)
     options = parse_settings(own, options_of(cosmos), "cosmos")
     output = Path(args.output)
     if output.exists() and not output.is_dir():
@@ -117,7 +119,8 @@ def run(args: argparse.Namespace) -> int:
     save_labels(output / "labels", chi, np.asarray(support), first, orientations, stages=args.save_stages)
     page = output / "cosmos_Chimap.html"
     if args.report:
-        facts = MapFacts(first.local, chi, solution.chi, first.scan.volume.affine, described)
+        shown = (first.local, chi, solution.chi, first.scan.volume.affine, described)
+        facts = MapFacts(*shown, total=_total(first))
         map_page(page, facts, title="cosmos_Chimap.nii.gz")
     else:
         # an earlier map's
@@ -136,7 +139,14 @@ def _describe(
 ) -> dict[str, Any]:
     """Describe the map: its sidecar."""
     first, own_stage = orientations[0], described_stage(own)
-    stages = {slot: described_stage(stage) for o in reversed(orientations) for slot, stage in o.stages.items()}
+    slots = dict.fromkeys(slot for before in reversed(BEFORE.values()) for slot in before)
+    stages = {}
+    for slot in slots:
+        through = [o for o in orientations if slot in o.stages]
+        if through:
+            stages[slot] = described_stage(through[0].stages[slot])
+        if 0 < len(through) < len(orientations):
+            stages[slot]["Orientations"] = [o.name for o in through]
     if any(o.correlation is not None for o in orientations):
         stages["registration"] = described_stage(Stage("register_rigid", register_rigid, {}))
     grid = first.local.geometry
@@ -199,8 +209,8 @@ def save_labels(
         volumes = {field: o.local.field, known: mask, truth: np.where(mask, turned, 0)}
         if (taken := o.scan.whole & ~np.asarray(o.local.mask)).any():
             volumes[removed] = taken
-        if stages and "background" in o.stages:
-            volumes |= {total: o.scan.field_map.field}
+        if stages and (whole := _total(o)) is not None:
+            volumes |= {total: whole.field}
         if stages and o.scan.field_map.noise is not None:
             volumes |= {noise: o.scan.field_map.noise}
         for path, volume in volumes.items():
@@ -225,19 +235,35 @@ def _doubts(solution: Solution, orientations: Sequence[Orientation]) -> list[str
         for o in orientations
         if o.correlation is not None and o.correlation < DOUBTFUL
     ]
-    return found + [f"orientation {o.name}: {line}" for o in orientations for line in o.scan.unlikely]
+    found += [f"orientation {o.name}: {line}" for o in orientations for line in o.scan.unlikely]
+    first = orientations[0]
+    return found + [
+        f"orientation {first.name}: {line}" for line in map_warnings(first.local, solution.chi, total=_total(first))
+    ]
 
 
-def _own_settings(pairs: Sequence[str], folders: list[Path]) -> list[str]:
+def _total(orientation: Orientation) -> FieldMap | None:
+    return orientation.scan.field_map if "background" in orientation.stages else None
+
+
+def _own_settings(pairs: Sequence[str], folders: list[Path], *, coils: bool) -> list[str]:
     """Return the settings of COSMOS' own, after checking that some orientation goes through the others' stages."""
     kinds = {found[0] for folder in folders if (found := scan_files(folder))}
-    reached, earlier = ({stage for kind in some for stage in BEFORE[kind]} for some in (kinds, BEFORE))
+    if coils and "phase" not in kinds:
+        raise UserError(f"--coils must go with orientations of phase, got {' and '.join(sorted(kinds))}: leave it out")
+    earlier = {stage for stages in BEFORE.values() for stage in stages}
+    reached = {stage for kind in kinds for stage in BEFORE[kind]}
+    absent = set() if coils else {"coils"}
+    absent |= {"mask"} if all(named_files(folder, "mask") for folder in folders) else set()
     named = [(pair.partition("=")[0].partition(".")[0], pair) for pair in pairs]
     for stage, pair in named:
-        if stage in earlier - reached:
+        if stage in earlier - (reached - absent):
+            cure = {"coils": "leave it out, or say --coils", "mask": "leave it out, or a mask"}.get(
+                stage, "leave it out"
+            )
             raise UserError(
                 f"--set {pair.partition('=')[0]} must be of a stage that an orientation goes through, got "
-                f"{' and '.join(sorted(kinds))}: leave it out"
+                f"{' and '.join(sorted(kinds))}: {cure}"
             )
     return [pair for stage, pair in named if stage not in earlier]
 
@@ -251,5 +277,6 @@ def _described(orientation: Orientation, on_reference: FieldMap) -> dict[str, An
         "B0Direction": [float(b) for b in on_reference.geometry.b0_dir],
         "Transform": np.asarray(orientation.transform).tolist(),
         "Correlation": orientation.correlation,
+        "InputsBeside": orientation.beside,
         "Notes": list(orientation.scan.notes),
     }

@@ -16,11 +16,11 @@ from jaxtyping import Array, Complex
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.scan import Scan, grid_of, read_noise
 from qsmjax.cli.stages import Stage
-from qsmjax.cli.stored import Echoes, complex_echoes, head_of, read_stored
+from qsmjax.cli.stored import Echoes, Stored, complex_echoes, head_of, read_stored
 from qsmjax.cli.told import acquisition, check_units, echo_times, field_strength
 from qsmjax.io.nifti import NiftiVolume, number_order, stem
 from qsmjax.io.sidecar import ScanParameters, load_json, load_parameters
-from qsmjax.phase.scaling import undo_alternation
+from qsmjax.phase.scaling import alternating_axes, negate_alternate, undo_alternation
 from qsmjax.physics.axes import nearest_axes
 from qsmjax.physics.geometry import Geometry
 
@@ -58,7 +58,7 @@ def read_echoes(args: argparse.Namespace, stages: Mapping[str, Stage]) -> Scan:
     stored = read_stored(files, imaginary, magnitudes, coils=args.coils)
     first = stored.first
     sidecars = _sidecars(files)
-    te = _times(given, sidecars, len(stored.values))
+    te = _times(given, sidecars, len(stored.values), _layout(stored, len(files)))
     for flag, others in (("--magnitude", magnitudes), ("--imaginary", imaginary)):
         _check_paired(flag, te, _sidecars(others))
     b0, b0_from = _strength(args, parameters, sidecars[0])
@@ -75,7 +75,7 @@ def read_echoes(args: argparse.Namespace, stages: Mapping[str, Stage]) -> Scan:
         signal = echoes.combined()
     else:
         signal, alternating = _combined(stages, echoes, te, mask, grid)
-        notes += [f"images of {stored.values.shape[1]} coils were combined", *alternating]
+        notes += [f"{stored.values.shape[1]} coil(s) were combined", *alternating]
     scan = scan_of_echoes(stages["field"], signal, te, b0, mask, grid, volume=first, b0_source=b0_source, notes=notes)
     removed = whole & ~np.asarray(scan.field_map.mask)
     scan = dataclasses.replace(scan, removed=removed, acquisition=acquisition(sidecars[0]))
@@ -92,10 +92,10 @@ def _combined(
     """Combine the coils by the "coils" stage; echoes stay in the order of `te`."""
     order, stage = np.argsort(te), stages["coils"]
     # a sign that alternates from slice to slice would be taken for an offset, and smoothed away
-    even = Echoes(lambda n: undo_alternation(echoes[order[n]], mask)[0], len(te))
-    axes = undo_alternation(echoes[order[0]], mask)[1]
+    axes = alternating_axes(echoes[order[0]], mask)
+    rising = Echoes(lambda n: negate_alternate(echoes[order[n]], axes), len(te))
     times, to_and_fro = [te[n] for n in order], bool(stages["field"].parameters["bipolar"])
-    combined = stage.run(even, times, mask, grid.voxel_size, to_and_fro, **stage.options)
+    combined = stage.run(rising, times, mask, grid.voxel_size, to_and_fro, **stage.options)
     return combined[np.argsort(order)], _negated(axes)
 
 
@@ -112,14 +112,23 @@ def in_order(paths: Sequence[str]) -> list[Path]:
     return sorted(named, key=number_order) if named == sorted(named) else named
 
 
-def _times(given: Sequence[float], sidecars: Sequence[Mapping[str, Any]], echoes: int) -> tuple[float, ...]:
+def _layout(stored: Stored, files: int) -> str:
+    """Say what the axes of files were taken for, where another number of echoes may have been meant."""
+    if stored.coils:
+        return " (with --coils the fourth axis is taken for coils, the fifth for echoes)"
+    return " (the fourth axis is taken for echoes; of coils say --coils)" if files == 1 < len(stored.values) else ""
+
+
+def _times(
+    given: Sequence[float], sidecars: Sequence[Mapping[str, Any]], echoes: int, layout: str = ""
+) -> tuple[float, ...]:
     """Return the echo times [s]: those that were given, else the sidecars', which must not contradict them."""
     told = tuple(t for sidecar in sidecars for t in echo_times(sidecar))
     te = given or told
     if len(te) != echoes:
         raise UserError(
-            f"--te must give one echo time for each of {echoes} echoes, got {len(te)}: so may params.json, or EchoTime "
-            "in the JSON files beside the phase"
+            f"--te must give one echo time for each of {echoes} echoes, got {len(te)}{layout}: so may params.json, or "
+            "EchoTime in the JSON files beside the phase"
         )
     if any(a >= b for a, b in itertools.pairwise(given)):
         raise UserError(f"--te must rise from echo to echo, got {', '.join(f'{t:g}' for t in given)}")

@@ -7,6 +7,7 @@
   python infer.py total.nii --input totalfield            background field removed first
   python infer.py phase*.nii --input phase --magnitude mag*.nii --params params.json
   python infer.py real*.nii --input phase --imaginary imag*.nii --params params.json
+  python infer.py phase*.nii --input phase --coils --magnitude mag*.nii --params params.json    single coils, uncombined
   python infer.py kspace.npy --input kspace --params params.json     GRAPPA and ESPIRiT first
 
 The map goes to field_Chimap.nii.gz with the field's own affine; beside it its standard deviation where the method knows

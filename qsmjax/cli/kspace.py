@@ -52,6 +52,8 @@ def read_images(args: argparse.Namespace, recon: Stage) -> Images:
     """
     if len(args.field) != 1:
         raise UserError(f"--input kspace takes one file with all echoes on its last axis, got {len(args.field)}")
+    if args.phase_units != "auto":
+        raise UserError(f"--phase-units must go with phase, got {args.phase_units} with --input kspace: leave it out")
     if args.magnitude:
         raise UserError("--magnitude must not be given with --input kspace, which makes its own: leave it out")
     kspace = load_kspace(args.field[0])
@@ -70,11 +72,20 @@ def read_images(args: argparse.Namespace, recon: Stage) -> Images:
     shape = kspace.shape[2:]
     given = load_volume(args.mask) if args.mask else None
     volume = _grid_volume(np.zeros(shape, np.float32), said, given, args.field[0])
-    mask = None if given is None else read_mask(given, volume)[0]
+    mask, told = (None, []) if given is None else read_mask(given, volume)
     apart = {"calibration": load_calibration(args.calibration)} if args.calibration else {}
     apart |= {"noise": load_coil_noise(args.coil_noise)} if args.coil_noise else {}
+    for name, path, axes in (
+        ("calibration", args.calibration, "x y z coil"),
+        ("noise", args.coil_noise, "sample coil"),
+    ):
+        if name in apart and len(apart[name]) != kspace.shape[1]:
+            raise UserError(
+                f"{path} must have the axes {axes} and k-space's {kspace.shape[1]} coils, got {len(apart[name])} on "
+                "its last: move the axes, or give the scan's own"
+            )
     images = np.asarray(recon.run(kspace, **apart, **recon.options))
-    return Images(images, volume, said, mask, _notes(kspace, **apart))
+    return Images(images, volume, said, mask, [*told, *_notes(kspace, **apart)])
 
 
 def files_beside(folder: Path) -> dict[str, Path]:
@@ -92,7 +103,10 @@ def _notes(kspace: np.ndarray, calibration: np.ndarray | None = None, noise: np.
     ]
     if calibration is not None:
         size = " x ".join(map(str, calibration.shape[1:]))
-        notes.append(f"GRAPPA's weights and the sensitivities are from a calibration scan measured apart, of {size}")
+        found_by_it = (
+            "the sensitivities are" if found.acceleration == (1, 1) else "GRAPPA's weights and sensitivities are"
+        )
+        notes.append(f"{found_by_it} from a calibration scan measured apart, of {size}")
     if noise is not None:
         notes.append(f"coils whitened by {noise.shape[1]} samples of their noise")
     return notes

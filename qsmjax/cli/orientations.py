@@ -10,6 +10,7 @@ import numpy as np
 from qsmjax.cli import infer
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.kspace import files_beside
+from qsmjax.cli.outputs import beside_inputs
 from qsmjax.cli.scan import Scan
 from qsmjax.cli.stages import BEFORE, Stage, choose_stages
 from qsmjax.io.nifti import is_volume, number_order
@@ -35,6 +36,7 @@ class Orientation:
       stages: what made the local field of them, in their slots.
       transform: 4x4, the reference's world to its own [mm].
       correlation: that the registration reached; None where it was given or not needed.
+      beside: what was given with these files, with hashes (`cli.outputs.beside_inputs`).
     """
 
     name: str
@@ -45,6 +47,7 @@ class Orientation:
     stages: Mapping[str, Stage]
     transform: np.ndarray
     correlation: float | None
+    beside: Mapping[str, list[dict[str, str]]]
 
 
 def orientation_folders(folder: Path, reference: str | None = None, *, least: int = 2) -> list[Path]:
@@ -116,8 +119,32 @@ def read_orientation(
       UserError: if something is missing or does not fit; the orientation is named.
     """
     kind, files = scan_files(folder) or ("", [])
-    words = [*map(str, files), "--input", kind, "--preset", preset, "--quiet", *words]
     parts = named_files(folder, IMAGINARY) if files and files[0].name.startswith(REAL) else []
+    asked = _arguments(folder, kind, files, parts, settings, ["--preset", preset, *words])
+    try:
+        stages = choose_stages(asked)
+        scan, local = infer.to_local_field(asked, stages)
+    except ValueError as error:
+        raise UserError(f"orientation {folder.name}: {error}") from error
+    transform, correlation = _transform(folder, scan, first, register)
+    if not quiet:
+        aligned = "" if correlation is None else f", registered with correlation {correlation:.3f}"
+        print(f"{folder.name}: {kind}, {int(local.mask.sum())} voxels{aligned}")
+    before = {slot: stage for slot, stage in stages.items() if slot in BEFORE[kind]}
+    made = (scan, local, kind, (*files, *parts), before, transform, correlation)
+    return Orientation(folder.name, *made, beside_inputs(asked))
+
+
+def _arguments(
+    folder: Path,
+    kind: str,
+    files: Sequence[Path],
+    parts: Sequence[Path],
+    settings: Sequence[str],
+    words: Sequence[str],
+) -> argparse.Namespace:
+    """Say it in the words of `infer`, with what lies beside a folder's files."""
+    words = [*map(str, files), "--input", kind, "--quiet", *words]
     words += ["--imaginary", *map(str, parts)] if parts else []
     flags = {"phase": ("mask",) if parts else ("mask", "magnitude"), "kspace": ("mask",)}
     for flag in flags.get(kind, ("mask", "magnitude", "noise")):
@@ -135,19 +162,7 @@ def read_orientation(
     words += [word for pair in settings if pair.partition(".")[0] in needed for word in ("--set", pair)]
     parser = argparse.ArgumentParser()
     infer.add_arguments(parser)
-    asked = parser.parse_args(words)
-    try:
-        stages = choose_stages(asked)
-        scan, local = infer.to_local_field(asked, stages)
-    except ValueError as error:
-        raise UserError(f"orientation {folder.name}: {error}") from error
-    transform, correlation = _transform(folder, scan, first, register)
-    if not quiet:
-        aligned = "" if correlation is None else f", registered with correlation {correlation:.3f}"
-        print(f"{folder.name}: {kind}, {int(local.mask.sum())} voxels{aligned}")
-    before = {slot: stage for slot, stage in stages.items() if slot in BEFORE[kind]}
-    read = (*files, *parts, *beside.values())
-    return Orientation(folder.name, scan, local, kind, read, before, transform, correlation)
+    return parser.parse_args(words)
 
 
 def _transform(folder: Path, scan: Scan, first: Orientation | None, register: bool) -> tuple[np.ndarray, float | None]:

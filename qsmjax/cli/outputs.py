@@ -173,7 +173,7 @@ def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[st
         "Input": [path.name for path in inputs],
         "InputKind": args.input,
         "InputSHA256": [file_hash(path) for path in inputs],
-        "InputsBeside": _beside_inputs(args),
+        "InputsBeside": beside_inputs(args),
         "FieldUnits": args.units if args.input not in ("phase", "kspace") else "rad",
         "Reference": args.reference,
         "ReferenceOffset": float(result.mapped.offset),
@@ -197,7 +197,7 @@ def sidecar(result: Result, args: argparse.Namespace, seconds: float) -> dict[st
     }
 
 
-def _beside_inputs(args: argparse.Namespace) -> dict[str, list[dict[str, str]]]:
+def beside_inputs(args: argparse.Namespace) -> Mapping[str, list[dict[str, str]]]:
     """Name the files that were given beside the field, with their hashes."""
     names = ("mask", "magnitude", "noise", "calibration", "coil_noise", "reference", "params", "labels")
     given = {name: getattr(args, name, None) for name in names}

@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if images.mask is not None:
         save_volume(out / "mask.nii.gz", images.mask.astype(np.float32), images.volume)
     if not args.quiet:
+        for note in images.notes:
+            print(f"note: {note}")
         shape = " x ".join(map(str, images.signal.shape[1:]))
         print(f"{len(images.signal)} echoes of {shape} voxels in {out}")
     return 0

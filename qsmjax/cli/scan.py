@@ -196,7 +196,7 @@ def _implied_mask(data: np.ndarray, volume: NiftiVolume) -> tuple[np.ndarray, li
 
 def as_magnitude(data: np.ndarray) -> np.ndarray:
     """Set to zero what no magnitude can be: NaN, infinity, and less than zero."""
-    return np.where(np.isfinite(data), np.maximum(data, 0), 0)
+    return np.nan_to_num(np.maximum(data, 0), copy=False, posinf=0)
 
 
 def without_nan(
@@ -233,7 +233,7 @@ def without_nan(
     outside = int(bad.sum()) - inside
     if outside:
         notes.append(f"{outside} voxels of NaN or infinity outside the mask were set to zero")
-    return np.where(wrong, 0, data), mask, notes
+    return np.where(wrong, 0, data) if inside + outside else data, mask, notes
 
 
 def _checked(field: np.ndarray, mask: np.ndarray, args) -> np.ndarray:

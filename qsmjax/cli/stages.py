@@ -104,8 +104,9 @@ def choose_stages(args: argparse.Namespace) -> dict[str, Stage]:
             raise UserError(f"--set must be KEY=VALUE, got {pair!r}")
         key = key if "." in key else f"inversion.{key}"
         if key.partition(".")[0] not in slots:
-            having = " with --mask" if args.mask and key.startswith("mask.") else ""
-            raise UserError(f"--set {key} must name a stage among {', '.join(slots)} for --input {args.input}{having}")
+            why = {"mask": " with --mask", "coils": ": say --coils"}.get(key.partition(".")[0], "")
+            why = why if key.partition(".")[0] in BEFORE[args.input] else ""
+            raise UserError(f"--set {key} must name a stage among {', '.join(slots)} for --input {args.input}{why}")
         given[key] = text
     # a preset's options are for the preset's method
     others = [

@@ -15,7 +15,7 @@ from qsmjax.cli.scan import as_magnitude, on_grid, read_mask, single_volume, wit
 from qsmjax.cli.stages import Stage
 from qsmjax.io.nifti import NiftiVolume, load_volume
 from qsmjax.phase.echoes import echoes_from_phase
-from qsmjax.phase.scaling import complex_from_parts, phase_to_radians
+from qsmjax.phase.scaling import complex_from_parts, phase_rule
 
 
 class Stored(NamedTuple):
@@ -125,12 +125,12 @@ def complex_echoes(
     flat = stored.values.reshape(-1, *stored.values.shape[-3:])
     values, mask, notes = without_nan(flat, mask, named, to_mask=args.nan_to_mask)
     count = len(stored.values)
-    by_echo = lambda volumes: np.asarray(volumes).reshape(count, -1, *values.shape[1:])
+    by_echo = lambda volumes: volumes.reshape(count, -1, *values.shape[1:])
+    echoes = by_echo(values)
     if parts:
-        echoes = by_echo(values)
         make = lambda n: complex_from_parts(echoes[n].real, echoes[n].imag, manufacturer=manufacturer)
         return Echoes(make, count), mask, [*notes, "echoes from real and imaginary parts"]
-    scaled = phase_to_radians(
+    rule = phase_rule(
         values,
         units=args.phase_units,
         scl_slope=stored.first.slope,
@@ -138,42 +138,53 @@ def complex_echoes(
         stored_as_float=stored.first.stored_as_float,
         manufacturer=manufacturer,
     )
-    phase, magnitude = by_echo(scaled.phase), None if stored.magnitude is None else by_echo(stored.magnitude)
-    make = lambda n: echoes_from_phase(phase[n], None if magnitude is None else magnitude[n])
-    return Echoes(make, count), mask, [*notes, f"phase scaled as {scaled.rule}"]
+    magnitude = None if stored.magnitude is None else by_echo(stored.magnitude)
+    make = lambda n: echoes_from_phase(rule.radians(echoes[n]), None if magnitude is None else magnitude[n])
+    return Echoes(make, count), mask, [*notes, f"phase scaled as {rule.words}"]
 
 
 def _stack(paths: Sequence[Path], name: str, coils: bool = False) -> tuple[NiftiVolume, np.ndarray]:
     """Stack one file an echo, or one file with the echoes on its last axis, to echo (coil) x y z."""
-    first, *rest = (load_volume(path) for path in paths)
-    if name == "phase" and any(v.slope != first.slope or v.intercept != first.intercept for v in rest):
-        raise UserError("the phase files must share one scale factor, got several: convert them together")
     if coils:
-        return first, _stack_coils([first, *rest], name)
+        return _stack_coils(paths, name)
+    first, *rest = (load_volume(path) for path in paths)
+    _check_factor(first, rest, name)
     several = sum(n != 1 for n in first.shape[3:])
     if not rest and several < 2:
         return first, np.moveaxis(first.data.reshape(*first.shape[:3], -1), -1, 0)
     if several == 2 or (rest and several):
         raise UserError(
             f"{first.path} must hold one volume, or one file all echoes, got shape {first.shape}: split it, one file "
-            "each, or say --coils if these are images of single coils"
+            "each; of images of single coils say --coils to qsmjax infer"
         )
     return first, np.stack([single_volume(first), *(on_grid(v, first, name) for v in rest)])
 
 
-def _stack_coils(files: Sequence[NiftiVolume], name: str) -> np.ndarray:
-    first = files[0]
-    wanted = (4,) if len(files) > 1 else (4, 5)
-    if first.data.ndim not in wanted or any(v.shape != first.shape for v in files):
-        got = ", ".join(sorted({str(v.shape) for v in files}))
-        raise UserError(
-            f"{name} must be x y z coil, a file an echo, or one file x y z coil echo, with --coils, got {got}"
-        )
-    for file in files[1:]:
-        on_grid(dataclasses.replace(file, data=file.data[..., 0]), first, name)
-    # coil and echo to the front
-    stacked = np.stack([file.data for file in files], axis=-1) if first.data.ndim == 4 else first.data
-    return np.moveaxis(stacked, (-1, -2), (0, 1))
+def _stack_coils(paths: Sequence[Path], name: str) -> tuple[NiftiVolume, np.ndarray]:
+    """Stack coils file by file: all coils of all echoes are the most that is held in memory."""
+    first = load_volume(paths[0])
+    several, shape = len(paths) > 1, first.shape
+    count = len(paths) if len(shape) == 4 else shape[-1]
+    stacked = np.empty((count, *shape[3:4], *shape[:3]), np.float32)
+    for number, path in enumerate(paths):
+        file = load_volume(path) if number else first
+        if (len(shape) != 4 and (several or len(shape) != 5)) or file.shape != shape:
+            raise UserError(
+                f"{name} must be x y z coil, a file an echo, or one file x y z coil echo, with --coils, got "
+                f"{file.shape} in {path}"
+            )
+        _check_factor(first, [file], name)
+        on_grid(dataclasses.replace(file, data=file.data.reshape(*shape[:3], -1)[..., 0]), first, name)
+        if len(shape) == 5:
+            stacked[:] = np.moveaxis(file.data, (-1, -2), (0, 1))
+        else:
+            stacked[number] = np.moveaxis(file.data, -1, 0)
+    return dataclasses.replace(first, data=stacked[0, 0]), stacked
+
+
+def _check_factor(first: NiftiVolume, others: Sequence[NiftiVolume], name: str) -> None:
+    if name == "phase" and any(v.slope != first.slope or v.intercept != first.intercept for v in others):
+        raise UserError("the phase files must share one scale factor, got several: convert them together")
 
 
 def _like(values: np.ndarray, first: NiftiVolume, paths: Sequence[Path], name: str) -> np.ndarray:

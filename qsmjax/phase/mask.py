@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
 from qsmjax.numerics.arrays import as_mask, as_volume, check_grid
+from qsmjax.numerics.options import check_option
 from qsmjax.phase.host import on_host
 
 CONSENSUS_RESIDUAL = 0.3
@@ -39,11 +40,14 @@ def magnitude_mask(magnitude: ArrayLike, *, threshold: float | None = None, erod
       erode: voxels to erode by.
 
     Raises:
-      ValueError: if nothing remains, or the axes do not fit.
+      ValueError: if nothing remains, the axes do not fit, or an option is out of its range.
 
     References:
       Otsu, IEEE Trans. Syst. Man Cybern. 9:62 (1979), doi:10.1109/TSMC.1979.4310076.
     """
+    check_option("erode", erode, zero=True)
+    if threshold is not None and not 0 < threshold < 1:
+        raise ValueError(f"threshold must lie between 0 and 1, a part of the largest, got {threshold}")
     image = on_host("magnitude", as_volume("magnitude", magnitude))
     if image.ndim > 4 or not np.isfinite(image).all() or image.min() < 0:
         raise ValueError(f"magnitude must be x y z or echo x y z, finite and not negative, got shape {image.shape}")

@@ -20,6 +20,7 @@ from jaxtyping import Array, Complex, Float
 
 from qsmjax.numerics.arrays import VectorLike, as_mask, as_vector
 from qsmjax.numerics.operators import root
+from qsmjax.numerics.options import check_option
 from qsmjax.numerics.smooth import gaussian_smooth
 from qsmjax.phase.echoes import as_echoes
 from qsmjax.phase.signal_model import angle
@@ -68,6 +69,7 @@ def mcpc_3ds(
     References:
       Eckstein et al., Magn. Reson. Med. 79:2996 (2018), doi:10.1002/mrm.26963.
     """
+    check_option("smoothing", smoothing, zero=True)
     times, second = check_echo_times(te, len(signal)), 2 if bipolar else 1
     if len(times) <= second:
         raise ValueError(

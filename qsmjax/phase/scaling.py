@@ -7,7 +7,7 @@ alternates from slice to slice is found in the image itself, since no header tel
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
@@ -37,6 +37,31 @@ WHOLE_ENDS = {
 """The same of whole numbers, in place of 0..4095 or -4096..4094."""
 NEAR = 0.005
 """How near to these ends it does, as a part of the way between them."""
+
+
+WORDS = {
+    "rad": "radians",
+    "stored-rad": "radians before the header's scale factor {slope:.6g}",
+    "mrad": "milliradians, v/1000",
+    "siemens": "Siemens -4096..4094, v pi/4096",
+    "raw12": "raw 0..4095, v 2 pi/4096 - pi",
+}
+"""The rules in words, for the sidecar."""
+
+
+class PhaseRule(NamedTuple):
+    """How stored phase becomes radians: the rule's name, the header's factor and intercept, and the sign."""
+
+    name: str
+    slope: float
+    inter: float
+    inverted: bool
+    words: str
+
+    def radians(self, values: ArrayLike) -> Float[Array, "*shape"]:
+        """Bring phase, after the header's factor, to radians: all of it, or an echo of it."""
+        phase = _apply(self.name, np.asarray(values, np.float64), self.slope, self.inter)
+        return jnp.asarray(-phase if self.inverted else phase, jnp.float32)
 
 
 class ScaledPhase(NamedTuple):
@@ -79,19 +104,43 @@ def phase_to_radians(
     Raises:
       ValueError: if no rule fits, or more than one; the header's factor and `--phase-units` are named.
     """
+    rule = phase_rule(
+        values,
+        units=units,
+        scl_slope=scl_slope,
+        scl_inter=scl_inter,
+        stored_as_float=stored_as_float,
+        manufacturer=manufacturer,
+        inverted=inverted,
+    )
+    return ScaledPhase(rule.radians(values), rule.words)
+
+
+def phase_rule(
+    values: ArrayLike,
+    *,
+    units: PhaseUnits | str = "auto",
+    scl_slope: float | None = None,
+    scl_inter: float | None = None,
+    stored_as_float: bool = False,
+    manufacturer: str | None = None,
+    inverted: bool | None = None,
+) -> PhaseRule:
+    """Find the rule of all echoes, to be applied to one after the other; all as `phase_to_radians` takes it."""
     if units not in get_args(PhaseUnits):
         raise ValueError(f"units must be one of {', '.join(get_args(PhaseUnits))}, got {units!r}")
-    values = np.asarray(values, np.float64)
+    values = np.asarray(values)
     if values.size == 0 or not np.isfinite(values).all():
         raise ValueError("phase must be finite, got NaN, infinity or nothing at all: mend the file")
     slope = 1.0 if scl_slope is None or not math.isfinite(scl_slope) or scl_slope == 0 else float(scl_slope)
     inter = 0.0 if scl_inter is None or not math.isfinite(scl_inter) else float(scl_inter)
     maker = (manufacturer or "").strip().lower()
     rule = _find_rule(values, slope, inter, stored_as_float=stored_as_float, maker=maker) if units == "auto" else units
-    phase, words = _apply(rule, values, slope, inter)
-    if maker.startswith("ge") if inverted is None else inverted:
-        phase, words = -phase, f"{words}, negated (phase counted the other way round)"
-    return ScaledPhase(jnp.asarray(phase, jnp.float32), words + ("" if units == "auto" else ", as told"))
+    words = WORDS[rule].format(slope=slope)
+    if inverted is None:
+        inverted = maker.startswith("ge")
+    words += ", negated (phase counted the other way round)" if inverted else ""
+    return PhaseRule(rule, slope, inter, inverted, words + ("" if units == "auto" else ", as told"))
 
 
 def complex_from_parts(
@@ -136,16 +185,36 @@ def undo_alternation(signal: ArrayLike, mask: ArrayLike) -> tuple[Complex[Array,
     Returns:
       The echoes, and the axes along which every other slice was negated.
     """
-    signal, inside, axes = jnp.asarray(signal, jnp.complex64), jnp.asarray(mask) != 0, []
+    signal = jnp.asarray(signal, jnp.complex64)
+    axes = alternating_axes(signal[0], mask)
+    return negate_alternate(signal, axes), axes
+
+
+def negate_alternate(signal: ArrayLike, axes: Sequence[int]) -> Complex[Array, "*batch x y z"]:
+    """Negate every other slice along some of the axes x, y, z (0, 1, 2)."""
+    signal = jnp.asarray(signal, jnp.complex64)
+    for axis in axes:
+        slices = jnp.arange(signal.shape[axis - 3]).reshape(*[-1 if a == axis else 1 for a in range(3)])
+        signal = signal * (1.0 - 2.0 * (slices % 2))
+    return signal
+
+
+def alternating_axes(image: ArrayLike, mask: ArrayLike) -> tuple[int, ...]:
+    """Find the axes along which an image's sign alternates; of several coils' images, by their sum.
+
+    Args:
+      image: complex, x y z or coil x y z.
+      mask: not zero in the head.
+    """
+    image, inside, axes = jnp.asarray(image, jnp.complex64), jnp.asarray(mask) != 0, []
     for axis in range(3):
-        first = jnp.moveaxis(jnp.where(inside, signal[0], 0), axis, -1)
+        first = jnp.moveaxis(jnp.where(inside, image, 0), axis - 3, -1)
         products = first[..., 1:] * jnp.conj(first[..., :-1])
         # a comparison has a value beneath jax.grad too
         if bool(jnp.sum(products.real) < ALTERNATING * jnp.sum(jnp.abs(products))):
-            slices = jnp.arange(signal.shape[1 + axis]).reshape(*[-1 if a == axis else 1 for a in range(3)])
-            signal = signal * (1.0 - 2.0 * (slices % 2))
+            image = negate_alternate(image, (axis,))
             axes.append(axis)
-    return signal, tuple(axes)
+    return tuple(axes)
 
 
 def _find_rule(values: np.ndarray, slope: float, inter: float, *, stored_as_float: bool, maker: str) -> str:
@@ -153,7 +222,8 @@ def _find_rule(values: np.ndarray, slope: float, inter: float, *, stored_as_floa
     reach = max(-low, high)
     header = f"the header's scale factor is {slope:.6g} (intercept {inter:.6g})"
     found = f"got {low:.6g} to {high:.6g} where {header}"
-    whole = bool(np.all(values == np.round(values)))
+    # volume by volume: the first tells of most phase that it is not
+    whole = all(bool(np.all(part == np.round(part))) for part in np.atleast_1d(values))
     if reach <= RADIAN_LIMIT and not (whole and reach > 0):
         if stored_as_float and slope != 1:
             raise ValueError(
@@ -203,13 +273,13 @@ def _close(a: float, b: float) -> bool:
     return abs(a - b) < 1e-3 * abs(b)
 
 
-def _apply(rule: str, values: np.ndarray, slope: float, inter: float) -> tuple[np.ndarray, str]:
+def _apply(rule: str, values: np.ndarray, slope: float, inter: float) -> np.ndarray:
     if rule == "rad":
-        return values, "radians"
+        return values
     if rule == "stored-rad":
-        return (values - inter) / slope, f"radians before the header's scale factor {slope:.6g}"
+        return (values - inter) / slope
     if rule == "mrad":
-        return values / 1000, "milliradians, v/1000"
+        return values / 1000
     if rule == "siemens":
-        return values * (math.pi / TWELVE_BITS), "Siemens -4096..4094, v pi/4096"
-    return values * (2 * math.pi / TWELVE_BITS) - math.pi, "raw 0..4095, v 2 pi/4096 - pi"
+        return values * (math.pi / TWELVE_BITS)
+    return values * (2 * math.pi / TWELVE_BITS) - math.pi

@@ -53,7 +53,8 @@ def methods_paragraph(sidecar: Mapping[str, Any]) -> str:
     for slot, stage in sidecar["Stages"].items():
         named = f"the network {stage['Method']}" if "Weights" in stage else stage["Method"]
         opening = OPENINGS["one step" if one_step and slot == "inversion" else slot]
-        sentences.append(opening.format(method=named) + _parameters(stage) + _references(stage))
+        only = f", of {', '.join(stage['Orientations'])} only" if "Orientations" in stage else ""
+        sentences.append(opening.format(method=named) + only + _parameters(stage) + _references(stage))
     region = {"mean": "the mean over the mask", "none": "no region"}.get(
         sidecar["Reference"], f"the mean over {Path(sidecar['Reference']).name}"
     )

@@ -54,7 +54,7 @@ def cohort(dataset, tmp_path_factory):
     script = (Path(sys.executable).with_name("qsmjax"), "bids", dataset[0], out, "participant", *METHODS)
     script = (*script, "--derivatives", dataset[0] / "derivatives" / "strip")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit="3GiB"
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit="3GiB"
     ) as cluster:
         killer = threading.Thread(target=kill_one_at_work, args=(cluster, out), daemon=True)
         killer.start()

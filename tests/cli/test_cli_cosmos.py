@@ -197,11 +197,34 @@ def test_what_speaks_against_an_orientation_is_told_and_its_phase_may_have_units
     assert "registration" not in told["Stages"] and any("orientation b:" in line for line in told["Warnings"])
 
 
+def whole_of(folder):
+    return (load_volume(folder / "totalfield.nii.gz").data != 0).astype(float)
+
+
+def test_what_no_orientation_goes_through_is_refused_and_a_mask_at_the_border_warned_about(scans, tmp_path, capsys):
+    words = [str(scans), "-o", str(tmp_path / "out"), "--quiet"]
+    for more, message in (
+        (["--coils"], "--coils must go with orientations of phase, got localfield"),
+        (["--set", "mask.erode=1"], "--set mask.erode must be of a stage that an orientation goes through"),
+    ):
+        assert run_command("cosmos", [*words, *more]) == 2
+        assert message in capsys.readouterr().err
+    for name, tilt in TILTS.items():
+        cut = load_volume(scans / name / "localfield.nii.gz").data[4:-4, 4:-4, 4:-4]
+        save_volume(scans / name / "localfield.nii.gz", cut, new_volume(cut, affine()))
+        matrix = to_flirt(rotation(*tilt), affine(), cut.shape, affine(), cut.shape)
+        write_flirt(scans / name / "to_reference.mat", matrix)
+    assert run_command("cosmos", [*words, "--report"]) == 0
+    assert "warning: orientation a: the mask touches the volume's border" in capsys.readouterr().err
+    assert "Look at this first" in (tmp_path / "out" / "cosmos_Chimap.html").read_text()
+
+
 def test_what_was_taken_from_masks_stages_and_a_page_are_kept_and_go_with_the_map(scans, tmp_path):
     for name in "ab":
         (scans / name / "localfield.nii.gz").rename(scans / name / "totalfield.nii.gz")
     words = [str(scans), "-o", str(tmp_path / "out"), "--quiet", "--set", "background.method=vsharp"]
     words += ["--set", "background.radii=4,3,2"]
+    save_volume(scans / "a" / "mask.nii.gz", whole_of(scans / "a"), new_volume(np.zeros(SHAPE), affine()))
     assert run_command("cosmos", [*words, "--save-stages", "--report"]) == 0
     labels = tmp_path / "out" / "labels"
     whole = load_volume(scans / "a" / "totalfield.nii.gz").data
@@ -215,6 +238,9 @@ def test_what_was_taken_from_masks_stages_and_a_page_are_kept_and_go_with_the_ma
         "c_chi.nii.gz", "c_localfield.nii.gz", "c_mask.nii.gz", "c_to_reference.mat"
     }  # fmt: skip
     assert "Three planes" in (tmp_path / "out" / "cosmos_Chimap.html").read_text()
+    told = json.loads((tmp_path / "out" / "cosmos_Chimap.json").read_text())
+    assert told["Stages"]["background"]["Orientations"] == ["a", "b"] and "of a, b only" in told["MethodsParagraph"]
+    assert [list(o["InputsBeside"]) for o in told["Orientations"]] == [["mask"], [], [], []]
     assert run_command("cosmos", words) == 0
     assert not (tmp_path / "out" / "cosmos_Chimap.html").exists() and not list(labels.glob("*total*"))
     assert len(list(labels.glob("*_desc-removed_mask.nii.gz"))) == 2

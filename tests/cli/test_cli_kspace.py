@@ -152,8 +152,26 @@ def test_the_sidecar_tells_of_calibration_and_noise(tmp_path):
     assert not {"calibration", "noise"} & set(told["Stages"]["recon"]["Parameters"])
     settings = [word for word in SETTINGS if word != "--set"]
     orientation = read_orientation(folder, None, settings=settings, preset="fast")
-    assert [path.name for path in orientation.files] == ["kspace.npy", "calibration.npy", "coilnoise.npy"]
+    assert [path.name for path in orientation.files] == ["kspace.npy"]
+    assert {
+        key: told["InputsBeside"][key] for key in ("calibration", "coil_noise")
+    }.items() <= orientation.beside.items()
     assert [note for note in orientation.scan.notes if "apart" in note or "whitened" in note]
+
+
+def test_calibration_and_noise_with_other_axes_are_told_of_their_own(tmp_path, capsys):
+    folder = tmp_path / "scan"
+    write_apart(folder)
+    for flag, file, axes in (
+        ("--calibration", "calibration", "x y z coil"),
+        ("--coil-noise", "coilnoise", "sample coil"),
+    ):
+        np.save(tmp_path / "turned.npy", np.moveaxis(np.load(folder / f"{file}.npy"), -1, 0))
+        assert run_command("infer", [*words_of(folder), flag, str(tmp_path / "turned.npy")]) == 2
+        said = capsys.readouterr().err
+        assert f"turned.npy must have the axes {axes} and k-space's 5 coils, got" in said and said.count("\n") == 1
+    assert run_command("infer", [*words_of(folder), "--phase-units", "rad"]) == 2
+    assert "--phase-units must go with phase" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--calibration", "--coil-noise"])
