@@ -23,7 +23,7 @@ from qsmjax.cli.stages import choose_stages
 from qsmjax.inference.network import load_network
 from qsmjax.inference.shipped import INVERSIONS
 from qsmjax.io.bids import check_label, find_runs, parse_name, sidecar_of
-from qsmjax.io.kspace import load_kspace
+from qsmjax.io.kspace import load_calibration, load_coil_noise, load_kspace
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.io.sidecar import load_json, load_parameters
 from qsmjax.io.weights import save_weights
@@ -242,7 +242,7 @@ def orientations(rng: Rng, place: Path) -> object:
 
 def kspace(rng: Rng, place: Path) -> object:
     """k-space of `recon`: a lying header, a cut, an archive, objects."""
-    shape = tuple(int(n) for n in rng.integers(1, 5, int(rng.integers(3, 7))))
+    shape = tuple(int(n) for n in rng.integers(1, 5, int(rng.integers(2, 7))))
     data = rng.normal(size=shape).astype(rng.choice(["c8", "c16", "f4", "O"]))
     file = io.BytesIO()
     if rng.uniform() < 0.1:
@@ -250,7 +250,8 @@ def kspace(rng: Rng, place: Path) -> object:
     else:
         np.save(file, data)
     (place / "k.npy").write_bytes(mutate(rng, file.getvalue(), 128))
-    return load_kspace(place / "k.npy")
+    load = (load_kspace, load_calibration, load_coil_noise)[int(rng.integers(3))]
+    return load(place / "k.npy")
 
 
 OLD = Path(__file__).parents[1] / "tests" / "reliability" / "workdir_0.1.0"
