@@ -16,6 +16,7 @@ and what was taken from a mask that was given or found.
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from jax.typing import ArrayLike
 from qsmjax.cli.errors import UserError
 from qsmjax.cli.orientations import (
     MATRIX,
+    REGISTER,
     Orientation,
     named_files,
     orientation_folders,
@@ -48,7 +50,6 @@ from qsmjax.pipeline import reference
 from qsmjax.registration.field import bring_field
 from qsmjax.registration.flirt import to_flirt, write_flirt
 from qsmjax.registration.resample import resample_mask, resample_within
-from qsmjax.registration.rigid import register_rigid
 from qsmjax.report.checks import map_warnings
 from qsmjax.report.figures import three_plane
 from qsmjax.report.page import MapFacts, map_page
@@ -60,6 +61,7 @@ upright head, 9 where they are of 15, and hundreds for two orientations alone.""
 DOUBTFUL = 0.9
 """Correlation below which a registration is: 0.96 and more where heads of a signal-to-noise ratio of 5 came back to a
 degree, 0.1 to 0.3 of what is no head, and 0.8 of a piece of one that came back wrong."""
+REGISTRATION = "registration."
 LABELS = (
     "localfield.nii.gz",
     "mask.nii.gz",
@@ -104,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
     output.mkdir(parents=True, exist_ok=True)
     words = ["--phase-units", args.phase_units]
     words += [flag for flag, asked in (("--nan-to-mask", args.nan_to_mask), ("--coils", args.coils)) if asked]
-    how = {"settings": args.set, "preset": args.preset, "words": words}
-    how |= {"register": not args.no_register, "quiet": args.quiet}
+    register = _registration(args, folders)
+    how = {"settings": args.set, "preset": args.preset, "words": words, "registration": register, "quiet": args.quiet}
     first = read_orientation(folders[0], None, **how)
     orientations = [first, *(read_orientation(folder, first, **how) for folder in folders[1:])]
     on_reference = [bring_to(first, orientation) for orientation in orientations]
@@ -114,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
     support = jnp.any(jnp.stack([f.mask for f in on_reference]), axis=0)
     mapped = reference(solution.chi, support, support)
     chi = np.asarray(mapped.chi)
-    described = _describe(Stage("cosmos", cosmos, options), solution, mapped.offset, orientations, on_reference)
+    own_stage = Stage("cosmos", cosmos, options)
+    described = _describe(own_stage, register, solution, mapped.offset, orientations, on_reference)
     three_plane(chi, output / "cosmos_Chimap.png", affine=first.scan.volume.affine, mask=support, title="cosmos")
     save_labels(output / "labels", chi, np.asarray(support), first, orientations, stages=args.save_stages)
     page = output / "cosmos_Chimap.html"
@@ -135,7 +138,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _describe(
-    own: Stage, solution: Solution, offset: ArrayLike, orientations: list[Orientation], fields: list[FieldMap]
+    own: Stage,
+    register: Stage | None,
+    solution: Solution,
+    offset: ArrayLike,
+    orientations: list[Orientation],
+    fields: list[FieldMap],
 ) -> dict[str, Any]:
     """Describe the map: its sidecar."""
     first, own_stage = orientations[0], described_stage(own)
@@ -147,8 +155,8 @@ def _describe(
             stages[slot] = described_stage(through[0].stages[slot])
         if 0 < len(through) < len(orientations):
             stages[slot]["Orientations"] = [o.name for o in through]
-    if any(o.correlation is not None for o in orientations):
-        stages["registration"] = described_stage(Stage("register_rigid", register_rigid, {}))
+    if register is not None and any(o.correlation is not None for o in orientations):
+        stages["registration"] = described_stage(register)
     grid = first.local.geometry
     described: dict[str, Any] = {
         "Units": "ppm",
@@ -246,6 +254,20 @@ def _total(orientation: Orientation) -> FieldMap | None:
     return orientation.scan.field_map if "background" in orientation.stages else None
 
 
+def _registration(args: argparse.Namespace, folders: list[Path]) -> Stage | None:
+    """Return what registers orientations that come without a matrix; None if all are known, or go by their affines."""
+    given = [pair.removeprefix(REGISTRATION) for pair in args.set if pair.startswith(REGISTRATION)]
+    options = parse_settings(given, options_of(REGISTER.run), "registration")
+    if not args.no_register and any(not (folder / MATRIX).is_file() for folder in folders[1:]):
+        return dataclasses.replace(REGISTER, options=options)
+    if given:
+        why = "--no-register" if args.no_register else f"{MATRIX} for each"
+        raise UserError(
+            f"--set {REGISTRATION}{given[0]} must go with orientations to register, got {why}: leave it out"
+        )
+    return None
+
+
 def _own_settings(pairs: Sequence[str], folders: list[Path], *, coils: bool) -> list[str]:
     """Return the settings of COSMOS' own, after checking that some orientation goes through the others' stages."""
     kinds = {found[0] for folder in folders if (found := scan_files(folder))}
@@ -255,7 +277,7 @@ def _own_settings(pairs: Sequence[str], folders: list[Path], *, coils: bool) -> 
     reached = {stage for kind in kinds for stage in BEFORE[kind]}
     absent = set() if coils else {"coils"}
     absent |= {"mask"} if all(named_files(folder, "mask") for folder in folders) else set()
-    named = [(pair.partition("=")[0].partition(".")[0], pair) for pair in pairs]
+    named = [(pair.partition("=")[0].partition(".")[0], pair) for pair in pairs if not pair.startswith(REGISTRATION)]
     for stage, pair in named:
         if stage in earlier - (reached - absent):
             cure = {"coils": "leave it out, or say --coils", "mask": "leave it out, or a mask"}.get(

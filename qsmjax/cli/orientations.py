@@ -16,9 +16,11 @@ from qsmjax.cli.stages import BEFORE, Stage, choose_stages
 from qsmjax.io.nifti import is_volume, number_order
 from qsmjax.physics.field_map import FieldMap
 from qsmjax.registration.flirt import from_flirt, read_flirt
-from qsmjax.registration.rigid import even_out, register_rigid
+from qsmjax.registration.rigid import register_magnitudes
 
 MATRIX = "to_reference.mat"
+REGISTER = Stage("register_magnitudes", register_magnitudes, {})
+"""What registers an orientation that comes without a matrix."""
 REAL, IMAGINARY = "real", "imag"
 """What the names of files of these parts begin with."""
 
@@ -101,7 +103,7 @@ def read_orientation(
     settings: Sequence[str] = (),
     preset: str = "default",
     words: Sequence[str] = (),
-    register: bool = True,
+    registration: Stage | None = None,
     quiet: bool = True,
 ) -> Orientation:
     """Read one orientation, go through the stages to its local field, and align it with the reference.
@@ -112,7 +114,7 @@ def read_orientation(
       settings: STAGE.KEY=VALUE of the stages before the inversion.
       preset: their methods.
       words: further ones of `infer`.
-      register: whether magnitudes are registered where no matrix is given.
+      registration: registers magnitudes where no matrix is given; None to go by the affines.
       quiet: print nothing.
 
     Raises:
@@ -126,7 +128,7 @@ def read_orientation(
         scan, local = infer.to_local_field(asked, stages)
     except ValueError as error:
         raise UserError(f"orientation {folder.name}: {error}") from error
-    transform, correlation = _transform(folder, scan, first, register)
+    transform, correlation = _transform(folder, scan, first, registration)
     if not quiet:
         aligned = "" if correlation is None else f", registered with correlation {correlation:.3f}"
         print(f"{folder.name}: {kind}, {int(local.mask.sum())} voxels{aligned}")
@@ -165,7 +167,9 @@ def _arguments(
     return parser.parse_args(words)
 
 
-def _transform(folder: Path, scan: Scan, first: Orientation | None, register: bool) -> tuple[np.ndarray, float | None]:
+def _transform(
+    folder: Path, scan: Scan, first: Orientation | None, registration: Stage | None
+) -> tuple[np.ndarray, float | None]:
     if first is None:
         return np.eye(4), None
     fixed, moving = first.scan, scan
@@ -173,7 +177,7 @@ def _transform(folder: Path, scan: Scan, first: Orientation | None, register: bo
     if matrix.is_file():
         shapes = moving.volume.shape[:3], fixed.volume.shape[:3]
         return from_flirt(read_flirt(matrix), moving.volume.affine, shapes[0], fixed.volume.affine, shapes[1]), None
-    if not register:
+    if registration is None:
         return np.eye(4), None
     theirs, ours = moving.field_map.magnitude, fixed.field_map.magnitude
     if theirs is None or ours is None:
@@ -181,9 +185,8 @@ def _transform(folder: Path, scan: Scan, first: Orientation | None, register: bo
             f"orientation {folder.name} must have a magnitude to be registered by, got none here or in {first.name}: "
             f"add magnitude.nii.gz, or {MATRIX}, or say --no-register"
         )
-    theirs, ours = (even_out(m, s.field_map.geometry.voxel_size) for m, s in ((theirs, moving), (ours, fixed)))
     try:
-        found = register_rigid(theirs, ours, moving.volume.affine, fixed.volume.affine)
+        found = registration.run(theirs, ours, moving.volume.affine, fixed.volume.affine, **registration.options)
     except ValueError as error:
         raise UserError(f"orientation {folder.name}: {error}, as {MATRIX}") from error
     return found.transform, found.correlation

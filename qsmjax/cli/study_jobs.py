@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from qsmjax.cli.errors import UserError, describe, mendable
 from qsmjax.cli.methods import choose
-from qsmjax.cli.orientations import Orientation, orientation_folders, read_orientation
+from qsmjax.cli.orientations import REGISTER, Orientation, orientation_folders, read_orientation
 from qsmjax.cli.scan import on_grid
 from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.cli.stages import INPUTS, TRAINED_FOR
@@ -187,7 +187,7 @@ def read_subject(folder: Path, *, register: bool = True) -> list[HeadScan]:
     scans: list[HeadScan] = []
     first: Orientation | None = None
     for place in orientation_folders(folder, least=1):
-        read = read_orientation(place, first, register=register)
+        read = read_orientation(place, first, registration=REGISTER if register else None)
         first = first or read
         scans.append(as_head_scan(read, place, table))
     return scans

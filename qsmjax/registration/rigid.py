@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from qsmjax.numerics.arrays import VectorLike, Volume, as_mask, as_vector, as_volume
+from qsmjax.numerics.options import check_option
 from qsmjax.numerics.smooth import gaussian_smooth
 from qsmjax.registration.resample import check_matrix, inside_volume, interpolate, move
 
@@ -270,6 +271,46 @@ def _one_volume(name: str, volume: ArrayLike) -> Array:
     if array.ndim != 3:
         raise ValueError(f"{name} must have the axes x y z, got shape {array.shape}")
     return array
+
+
+def register_magnitudes(
+    moving: ArrayLike,
+    fixed: ArrayLike,
+    moving_affine: ArrayLike,
+    fixed_affine: ArrayLike,
+    *,
+    evening: float = 5.0,
+    smoothing: tuple[float, ...] = (8.0, 4.0, 2.0),
+    points: int = 60_000,
+    iterations: int = 20,
+) -> Registration:
+    """Register magnitudes of one head by normalised correlation, the coils' shading divided out first.
+
+    Args:
+      moving: x y z.
+      fixed: x y z, on any grid of its own.
+      moving_affine: voxel index to world [mm].
+      fixed_affine: voxel index to world [mm].
+      evening: standard deviation of the Gaussian of `even_out` [mm]; zero to leave the shading.
+      smoothing: as `register_rigid` takes it.
+      points: alike.
+      iterations: alike.
+
+    Returns:
+      What `register_rigid` returns.
+
+    Raises:
+      ValueError: as that does, or if an option is out of its range.
+    """
+    check_option("evening", evening, zero=True)
+    check_option("smoothing", smoothing)
+    check_option("points", points)
+    check_option("iterations", iterations)
+    affines = [np.asarray(affine, np.float64) for affine in (moving_affine, fixed_affine)]
+    if evening:
+        sizes = (np.linalg.norm(affine[:3, :3], axis=0) for affine in affines)
+        moving, fixed = (even_out(volume, size, scale=evening) for volume, size in zip((moving, fixed), sizes))
+    return register_rigid(moving, fixed, *affines, smoothing=smoothing, points=points, iterations=iterations)
 
 
 def even_out(volume: ArrayLike, voxel_size: VectorLike, *, scale: float = 5.0) -> Volume:

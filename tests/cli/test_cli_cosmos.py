@@ -106,7 +106,8 @@ def test_what_speaks_against_the_map_is_told(scans, tmp_path, capsys):
     said = capsys.readouterr().err
     sidecar = json.loads((tmp_path / "out" / "cosmos_Chimap.json").read_text())
     told = sidecar["Warnings"]
-    assert "brought to the first by register_rigid" in sidecar["MethodsParagraph"]
+    assert "brought to the first by register_magnitudes" in sidecar["MethodsParagraph"]
+    assert sidecar["Stages"]["registration"]["Parameters"]["evening"] == 5.0
     assert any("orientation b was registered with a correlation of 0." in line for line in told)
     assert any("a condition number of" in line for line in told)
     assert said.count("warning: ") == len(told)
@@ -206,6 +207,8 @@ def test_what_no_orientation_goes_through_is_refused_and_a_mask_at_the_border_wa
     for more, message in (
         (["--coils"], "--coils must go with orientations of phase, got localfield"),
         (["--set", "mask.erode=1"], "--set mask.erode must be of a stage that an orientation goes through"),
+        (["--set", "registration.points=9"], "--set registration.points=9 must go with orientations to register"),
+        (["--set", "registration.point=9"], "did you mean points?"),
     ):
         assert run_command("cosmos", [*words, *more]) == 2
         assert message in capsys.readouterr().err
