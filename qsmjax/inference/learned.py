@@ -211,6 +211,9 @@ def _apply(
 
 def _is_foreign(multiple: Float[Array, ""] | jax.ShapeDtypeStruct) -> bool:
     """Say whether a field has sources outside the mask, by `unrolled.unexplained`; not where no value is known."""
+    if isinstance(multiple, jax.core.Tracer):
+        # beneath jax.grad it has a value once its derivative is left out; inside jax.jit it has none
+        multiple = jax.lax.stop_gradient(multiple)
     if not isinstance(multiple, jax.Array) or isinstance(multiple, jax.core.Tracer):
         return False
     return float(multiple) > unrolled.FOREIGN
