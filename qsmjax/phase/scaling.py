@@ -64,14 +64,7 @@ class PhaseRule(NamedTuple):
         return jnp.asarray(-phase if self.inverted else phase, jnp.float32)
 
 
-class ScaledPhase(NamedTuple):
-    """Phase [rad], and the rule that made it, in words for the sidecar."""
-
-    phase: Float[Array, "*shape"]
-    rule: str
-
-
-def phase_to_radians(
+def phase_rule(
     values: ArrayLike,
     *,
     units: PhaseUnits | str = "auto",
@@ -80,8 +73,8 @@ def phase_to_radians(
     stored_as_float: bool = False,
     manufacturer: str | None = None,
     inverted: bool | None = None,
-) -> ScaledPhase:
-    """Bring phase as a header scales it to radians.
+) -> PhaseRule:
+    """Find the rule that brings phase, as a header scales it, to radians: of all echoes, to be applied to any.
 
     - rad: floating point within ±π·1.01
     - siemens: -4096..4094, v π/4096 (by the header's slope of 2, its manufacturer, or beyond what mrad can reach)
@@ -99,34 +92,11 @@ def phase_to_radians(
       inverted: whether the scanner counts phase negatively; None to go by the manufacturer (GE does).
 
     Returns:
-      The phase [rad] and the rule.
+      The rule: its `radians` takes all of the phase, or an echo of it.
 
     Raises:
       ValueError: if no rule fits, or more than one; the header's factor and `--phase-units` are named.
     """
-    rule = phase_rule(
-        values,
-        units=units,
-        scl_slope=scl_slope,
-        scl_inter=scl_inter,
-        stored_as_float=stored_as_float,
-        manufacturer=manufacturer,
-        inverted=inverted,
-    )
-    return ScaledPhase(rule.radians(values), rule.words)
-
-
-def phase_rule(
-    values: ArrayLike,
-    *,
-    units: PhaseUnits | str = "auto",
-    scl_slope: float | None = None,
-    scl_inter: float | None = None,
-    stored_as_float: bool = False,
-    manufacturer: str | None = None,
-    inverted: bool | None = None,
-) -> PhaseRule:
-    """Find the rule of all echoes, to be applied to one after the other; all as `phase_to_radians` takes it."""
     if units not in get_args(PhaseUnits):
         raise ValueError(f"units must be one of {', '.join(get_args(PhaseUnits))}, got {units!r}")
     values = np.asarray(values)

@@ -14,7 +14,7 @@ from qsmjax.cli.main import run_command
 from qsmjax.io.nifti import load_volume
 from qsmjax.phase.echoes import echoes_from_phase, fit_echoes
 from qsmjax.phase.mask import magnitude_mask
-from qsmjax.phase.scaling import phase_to_radians
+from qsmjax.phase.scaling import phase_rule
 from qsmjax.phase.unwrap import unwrap_echoes
 
 FOLDER = Path(__file__).parent / "invivo"
@@ -27,7 +27,7 @@ def scan():
     volumes = [load_volume(FOLDER / f"{name}.nii.gz") for name in ("phase", "magnitude")]
     phase, magnitude = (np.moveaxis(volume.data, -1, 0) for volume in volumes)
     told = {"scl_slope": volumes[0].slope, "stored_as_float": volumes[0].stored_as_float, "units": "stored-rad"}
-    radians = np.asarray(phase_to_radians(phase, **told).phase)
+    radians = np.asarray(phase_rule(phase, **told).radians(phase))
     return radians, magnitude, np.asarray(magnitude_mask(magnitude))
 
 
