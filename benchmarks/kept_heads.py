@@ -21,9 +21,13 @@ from qsmjax.physics.field_map import FieldMap, field_map
 from qsmjax.physics.geometry import geometry
 from qsmjax.physics.units import radians_per_ppm
 from qsmjax.simulate.background import background_field
+from qsmjax.study.cohort import KINDS
 
 QUIET = 0.05
 """Noise of the scan that is kept, as a part of the case's own."""
+
+HAEMORRHAGE = 0.6
+"""Susceptibility that a haemorrhage alone has [ppm]: veins have up to 0.42."""
 
 LABELS = Labels(deep_grey=(1,), tissue=(2,), blood=3, calcification=4)
 """Numbers of the label map that goes with a kept head."""
@@ -56,6 +60,13 @@ class KeptHead:
     def labels(self) -> np.ndarray:
         """Tissues, numbered as `LABELS` says."""
         return self.arrays["labels"]
+
+    @property
+    def lesions(self) -> np.ndarray:
+        """Calcification and haemorrhage, numbered as `study.lesions` has them."""
+        code = lambda kind: 10 * (KINDS.index(kind) + 1)
+        lesions = np.where(self.chi > HAEMORRHAGE, code("haemorrhage"), 0)
+        return np.where(self.labels == LABELS.calcification, code("calcification"), lesions)
 
     @property
     def voxel_size(self) -> np.ndarray:

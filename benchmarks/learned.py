@@ -5,12 +5,14 @@
                                  [--alone] [--networks learned qsmnet qsmnet_plus]
 
 The heads are those of `benchmarks/heads.py`, kept in CACHE; networks are never trained on heads 11 to 14. A line a
-method says NRMSE, xSIM, HFEN, deep grey's NRMSE, the calcification's error of moment and its streak, as QSM-CI defines
-them; for the learned inversion also seconds without compilation, and the part of the voxels whose truth lies within one
-and within two (1.96) predicted standard deviations, and within one by tenths of the predicted deviation. Maps are
-compared after the mean over the mask is taken off each. With --draws a line is the mean over so many draws of noise,
-on each of which the classical weights are tuned anew. --voxel multiplies the voxel size. --vsharp takes the field of
-air, bone and neck out of the total field by V-SHARP first, and judges on the mask that it leaves.
+method says NRMSE, xSIM, HFEN, deep grey's NRMSE, as QSM-CI defines them; the part of the calcification's and of the
+haemorrhage's contrast, and so of their moment, that comes back [%] (`study.lesions`; nan for one of less than three
+voxels), and the calcification's streak; for the learned inversion also seconds without compilation, and the part of
+the voxels whose truth lies within one and within two (1.96) predicted standard deviations, and within one by tenths
+of the predicted deviation. Maps are compared after the mean over the mask is taken off each. With --draws a line is
+the mean over so many draws of noise, on each of which the classical weights are tuned anew. --voxel multiplies the
+voxel size. --vsharp takes the field of air, bone and neck out of the total field by V-SHARP first, and judges on the
+mask that it leaves.
 """
 
 import argparse
@@ -30,9 +32,10 @@ from qsmjax.inference.shipped import NETWORKS, load_shipped
 from qsmjax.inversion import medi, tv
 from qsmjax.inversion.solution import Solution
 from qsmjax.physics.field_map import FieldMap
+from qsmjax.study.lesions import measure
 
-COLUMNS = ("nrmse", "xsim", "hfen", "nrmse_dgm", "calc_moment_dev", "calc_streak")
-HEADER = "method        NRMSE   xSIM   HFEN   grey  moment  streak"
+COLUMNS = ("nrmse", "xsim", "hfen", "nrmse_dgm", "calcification", "haemorrhage", "calc_streak")
+HEADER = "method        NRMSE   xSIM   HFEN   grey  calc.  haem.  streak"
 
 
 def main() -> None:
@@ -96,16 +99,19 @@ def tuned(method: Callable[..., Solution], scan: FieldMap, head: KeptHead) -> tu
 
 def row(solution: Solution, head: KeptHead) -> tuple[float, ...]:
     """Return the figures of a line of the table."""
-    figures = errors(solution, head, head.mask)
-    return tuple(figures[key] for key in COLUMNS)
+    found = measure(np.asarray(solution.chi), head.chi, head.lesions, head.mask)["Lesions"]
+    recovered = {lesion["Kind"]: 100 * lesion["Found"] / lesion["True"] for lesion in found}
+    figures = errors(solution, head, head.mask) | recovered
+    return tuple(figures.get(key, np.nan) for key in COLUMNS)
 
 
 def print_line(name: str, figures: np.ndarray) -> None:
     """Print one line of the table."""
-    error, similarity, detail, grey, moment, streak, *seconds = figures
+    error, similarity, detail, grey, calcification, haemorrhage, streak, *seconds = figures
     took = f"  {seconds[0]:.1f} s" if seconds else ""
     print(
-        f"{name:12} {error:6.2f} {similarity:6.3f} {detail:6.2f} {grey:6.2f} {moment:7.2f} {streak:7.3f}{took}",
+        f"{name:12} {error:6.2f} {similarity:6.3f} {detail:6.2f} {grey:6.2f} {calcification:6.1f} {haemorrhage:6.1f} "
+        f"{streak:7.3f}{took}",
         flush=True,
     )
 

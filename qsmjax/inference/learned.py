@@ -35,6 +35,9 @@ from qsmjax.physics.field_map import FieldMap, spans_head
 
 HALO = 24
 """Overlap of tiles [voxels]; docs/reliability.md states the seam that it leaves."""
+FILTERED = 1.2
+"""By how much a map is further off than is foretold where a field was filtered before and background was left: V-SHARP
+takes some of the tissue's own with it, and nothing tells how much (heads 11 and 12: docs/learned.md)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +139,9 @@ def _watchful(trained: _Trained, learned: Callable[..., Solution], invert_rest: 
         solution = _invert(trained, field_map, watch=watch, bootstrap=bootstrap, tile=tile, halo=halo)
         if solution is None:
             local = remove_by_tfi(field_map)
-            return dataclasses.replace(invert_rest(local, tile=tile, halo=halo), local=local)
+            rest = invert_rest(local, bootstrap=bootstrap, tile=tile, halo=halo)
+            std = None if rest.std is None else FILTERED * rest.std
+            return dataclasses.replace(rest, std=std, local=local)
         check_finite(learned, solution)
         return solution
 

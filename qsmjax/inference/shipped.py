@@ -39,11 +39,12 @@ def learned(
     return load_shipped("learned")(field_map, residue=residue, bootstrap=bootstrap, tile=tile, halo=halo)
 
 
-def learned_total(field_map: FieldMap, *, tile: int | None = None, halo: int = 24) -> Solution:
+def learned_total(field_map: FieldMap, *, bootstrap: bool = True, tile: int | None = None, halo: int = 24) -> Solution:
     """Correct a total-variation map of what the default removal left, by a network that has seen such (learned_total).
 
     Args:
       field_map: local field that `tfi` made of a total one, on any grid.
+      bootstrap: whether to rehearse for the deviation's level, which takes a quarter as long again.
       tile: edge of overlapping tiles [voxels]; None for the whole at once, if memory holds it.
       halo: overlap of the tiles [voxels].
 
@@ -52,7 +53,7 @@ def learned_total(field_map: FieldMap, *, tile: int | None = None, halo: int = 2
       Yoon et al., NeuroImage 179:199 (2018), doi:10.1016/j.neuroimage.2018.06.030 (learning to invert the dipole).
       Candès, Wakin & Boyd, J. Fourier Anal. Appl. 14:877 (2008), doi:10.1007/s00041-008-9045-x (reweighting).
     """
-    return load_shipped("learned_total")(field_map, tile=tile, halo=halo)
+    return load_shipped("learned_total")(field_map, bootstrap=bootstrap, tile=tile, halo=halo)
 
 
 def qsmnet(field_map: FieldMap, *, tile: int | None = None, halo: int = 32) -> Solution:

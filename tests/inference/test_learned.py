@@ -55,8 +55,9 @@ def test_a_constant_in_the_field_is_no_sources(scan):
     np.testing.assert_allclose(invert(scan.field + 0.1 * MASK)[MASK], invert(scan.field)[MASK], atol=0.02)
 
 
-def test_a_rehearsal_moves_the_deviation_alone(scan):
-    rehearsed, plain = (qsmjax.load("learned")(scan, bootstrap=flag) for flag in (True, False))
+@pytest.mark.parametrize("name", ["learned", "learned_total"])
+def test_a_rehearsal_moves_the_deviation_alone(scan, name):
+    rehearsed, plain = (INVERSIONS[name](scan, bootstrap=flag) for flag in (True, False))
     np.testing.assert_array_equal(rehearsed.chi, plain.chi)
     ratio = np.asarray(rehearsed.std)[MASK] / np.asarray(plain.std)[MASK]
     assert 0.2 < ratio.min() < ratio.max() < 5 and ratio.std() > 1e-3 and not np.asarray(rehearsed.std)[~MASK].any()

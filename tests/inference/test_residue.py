@@ -9,6 +9,7 @@ import pytest
 
 import qsmjax
 from qsmjax.cli.main import run_command
+from qsmjax.inference.learned import FILTERED
 from qsmjax.io.nifti import load_volume, new_volume, save_volume
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import FieldMap, field_map
@@ -68,6 +69,8 @@ def test_what_is_left_of_a_background_is_found_and_taken_out(head):
 def test_as_much_background_as_tissue_is_found_too(head):
     made = qsmjax.load("learned")(head.holding(1.0))
     assert made.local is not None and head.error(made.chi) < 0.3
+    rest = qsmjax.load("learned_total")(made.local)
+    np.testing.assert_allclose(made.std, FILTERED * rest.std, rtol=1e-5, err_msg="what a filter took is not foretold")
 
 
 def test_a_field_without_background_is_inverted_as_it_is(head):
