@@ -91,11 +91,13 @@ def learned_inversion(
       for none.
 
     Raises:
-      ValueError: if the parameters are not that network's.
+      ValueError: if there are no parameters, or they are not that network's.
     """
     calibration = jnp.asarray(card.get("calibration", UNCALIBRATED), jnp.float32)
     # weights before these told no factor for edges
     factors = jnp.asarray([*card["bootstrap"], 0.0][:4], jnp.float32) if "bootstrap" in card else None
+    if not variables:
+        raise ValueError("weights must hold those of a stage at least, got none: train it again")
     stages = tuple(jax.tree.map(jnp.asarray, variables[name]) for name in sorted(variables))
     for params in stages:
         check_params(network, params)

@@ -51,6 +51,8 @@ def read_network(path: str | Path) -> tuple[Path, nn.Module, dict[str, Any], dic
     """Read a network: its file, the module, its parameters and its card; raises what `load_network` does."""
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
+    if not path.exists() and path.suffix:
+        raise FileNotFoundError(f"{path} must exist, got no such file")
     if not file.is_file():
         raise FileNotFoundError(f"{path} must hold {WEIGHTS}, got none: train there first, or wait for its first save")
     variables, card = load_weights(file)
@@ -73,7 +75,10 @@ def load_network(path: str | Path, *, after_removal: Callable[..., Solution] | N
     """
     file, network, variables, card = read_network(path)
     if isinstance(network, Correction):
-        unrolled = learned_inversion(network, variables, card, after_removal=after_removal)
+        try:
+            unrolled = learned_inversion(network, variables, card, after_removal=after_removal)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
         return Network(str(card["name"]), unrolled, lambda _: [], card)
     return _of_one_grid(file, network, variables, card)
 

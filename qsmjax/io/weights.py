@@ -1,7 +1,7 @@
 """Networks as safetensors files: the arrays, and in the same file a card that says what they are.
 
-The card is JSON in the file's metadata: config, normalisation, licence, training data, scores, and a SHA-256 over the
-arrays, which is checked when the file is read. No pickle is read or written.
+The card is JSON in the file's metadata: config, normalisation, licence, training data, scores, and a SHA-256 over
+arrays and card, which is checked when the file is read. No pickle is read or written.
 """
 
 import hashlib
@@ -16,7 +16,8 @@ from safetensors.numpy import save as to_bytes
 
 from qsmjax.io.aside import write_aside
 
-FORMAT = "qsmjax-1"
+FORMAT, FIRST = "qsmjax-2", "qsmjax-1"
+"""Of what is written, and of older files, whose hash is of the arrays alone."""
 Variables = dict[str, Any]
 
 
@@ -29,7 +30,9 @@ def save_weights(path: str | Path, variables: Mapping[str, Any], card: Mapping[s
       card: what JSON can hold; "sha256" is added.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in _flatten(variables).items()}
-    text = json.dumps({**card, "sha256": _digest(arrays)}, allow_nan=False)
+    # as it will be read
+    read: dict[str, Any] = json.loads(json.dumps(dict(card), allow_nan=False))
+    text = json.dumps({**read, "sha256": _digest(arrays, read)})
     with write_aside(path) as temporary:
         temporary.write_bytes(to_bytes(arrays, metadata={"format": FORMAT, "card": text}))
 
@@ -39,7 +42,7 @@ def load_weights(path: str | Path) -> tuple[Variables, dict[str, Any]]:
 
     Raises:
       FileNotFoundError: if the file is not there.
-      ValueError: if it is not such a file, is cut short, or its arrays do not match the hash in its card.
+      ValueError: if it is not such a file, is cut short, or its arrays or card do not match its hash.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,14 +53,15 @@ def load_weights(path: str | Path) -> tuple[Variables, dict[str, Any]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} must be a safetensors file, got one that cannot be read ({error})") from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in (FORMAT, FIRST):
         raise ValueError(f"{path} must be weights that qsmjax wrote, got a safetensors file without its card")
     try:
         card = json.loads(metadata.get("card", ""))
     except ValueError as error:
         raise ValueError(f"{path} must carry a JSON card, got one that is not") from error
-    if not isinstance(card, dict) or card.get("sha256") != _digest(arrays):
-        raise ValueError(f"{path} must match the hash in its card, got other arrays: fetch or export it again")
+    known = card if isinstance(card, dict) else {}
+    if known.get("sha256") != _digest(arrays, known if metadata["format"] == FORMAT else {}):
+        raise ValueError(f"{path} must match the hash in its card, got another content: fetch or export it again")
     return _nest(arrays), card
 
 
@@ -81,8 +85,11 @@ def _nest(arrays: dict[str, np.ndarray]) -> Variables:
     return tree
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
+def _digest(arrays: dict[str, np.ndarray], card: Mapping[str, Any]) -> str:
+    """Hash arrays and what a card says beside the hash itself."""
     digest = hashlib.sha256()
+    if told := {key: value for key, value in card.items() if key != "sha256"}:
+        digest.update(json.dumps(told, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape} ".encode())
         digest.update(arrays[name].tobytes())

@@ -148,7 +148,7 @@ def export_weights(
         "scores": scores,
         "training_data": trained_on,
         "licence": LICENCE,
-        "config": config.to_dict(),
+        "config": config.heeded(),
     }
     save_weights(path, jax.device_get(state.variables()), card)
     return path

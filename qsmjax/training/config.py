@@ -153,6 +153,10 @@ class TrainConfig:
         """Return the weights of the L1, model and gradient terms."""
         return self.loss_l1, self.loss_model, self.loss_gradient
 
+    def heeded(self) -> dict[str, Any]:
+        """Return the settings that the network heeds, as JSON holds them: what a card says of a run."""
+        return {key: value for key, value in self.to_dict().items() if key in HEEDED[self.network]}
+
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold; `from_dict` is its inverse."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

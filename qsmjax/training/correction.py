@@ -27,6 +27,11 @@ from qsmjax.training.sight import Seen
 
 DECAY = 0.05
 """Of the weights, at each step in proportion to the rate."""
+OPTIMISATION = (
+    "errors over the start's: L1 + RMS + 0.5 gradient + 0.5 (1 - xSIM), and 0.1 of the deviation's likelihood; Muon "
+    "for kernels, Adam at a tenth of the rate for the rest, 50 steps up and a cosine to zero; a moving average is kept"
+)
+"""What a card says of it."""
 
 
 def place(

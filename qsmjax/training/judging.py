@@ -89,7 +89,9 @@ def export(run: Run, stages: list[Any], row: record.Row, told_by: dict[str, list
         "name": run.config.preset,
         # half precision is for training: maps are made in single
         "network": run.config.model() | {"dtype": "float32"},
-        "config": run.config.to_dict(),
+        "config": run.config.heeded(),
+        "optimisation": correction.OPTIMISATION,
+        "trained": {"seconds": round(row["seconds"]), "devices": len(run.devices), "kind": run.devices[0].device_kind},
         **told_by,
         "step": int(row["step"]),
         "scores": {name: value for name, value in row.items() if name.startswith("val_")},

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import qsmjax
+from qsmjax.inference.network import load_network
 from qsmjax.inference.shipped import INVERSIONS, load_shipped
+from qsmjax.io.weights import save_weights
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry
@@ -72,6 +74,20 @@ def test_tiles_are_the_whole(scan):
 def test_a_network_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="must be one of learned"):
         load_shipped("qsmnot")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "a stage at least, got none"),
+        ({"stage_0": {"Conv3d_0": {"kernel": np.zeros((3, 3, 3, 8, 4), np.float32)}}}, "must be those of the network"),
+    ],
+)
+def test_weights_that_are_not_the_networks_are_refused_by_the_name_of_their_file(tmp_path, variables, message):
+    file = tmp_path / "mine.safetensors"
+    save_weights(file, variables, {"name": "mine", "network": {"name": "correction", "width": [4, 4]}})
+    with pytest.raises(ValueError, match=f"mine.safetensors: .*{message}"):
+        load_network(file)
 
 
 def test_it_is_traced_over_field_mask_and_grid(scan):

@@ -13,6 +13,7 @@ from qsmjax.inference.shipped import FOLDER, INVERSIONS, NETWORKS, load_shipped,
 from qsmjax.physics.dipole import forward_field
 from qsmjax.physics.field_map import field_map
 from qsmjax.physics.geometry import geometry
+from qsmjax.training.config import HEEDED
 
 SHAPE = (32, 30, 28)
 AT = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in SHAPE], indexing="ij"))
@@ -25,7 +26,11 @@ def test_every_network_has_its_file_and_its_card():
     for name, function in NETWORKS.items():
         card = shipped_network(name).card
         assert card["name"] == name and card["licence"] == "Apache-2.0" and "Apache-2.0" in card["training_data"]
-        assert card["scores"] and card["step"] and card["config"]
+        assert card["scores"] and card["step"] and card["trained"]["seconds"] and card["measured"]["nrmse_percent"]
+        kind = card["network"]["name"]
+        assert set(card["config"]) <= set(HEEDED[kind]), "what the run did not heed is not told of it"
+        assert kind == "qsmnet" or (card["optimisation"] and card["rounds"])
+        assert not any(str(value).startswith("/") for value in card["config"].values()), "no place of one machine"
         assert (FOLDER / f"{name}.safetensors").stat().st_size < 16e6
         # a card without factors for a rehearsal has nothing to leave out
         heeded = set(options_of(load_shipped(name))) - ({"bootstrap"} if "bootstrap" not in card else set())
