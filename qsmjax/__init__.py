@@ -11,7 +11,8 @@ def load(name: str) -> Callable:
         latter two know no std.
 
     Returns:
-      (FieldMap, *, tile, halo) -> Solution.
+      (FieldMap, *, tile, halo) -> Solution; of the first two with an option `bootstrap`, False for no rehearsal of the
+      deviation, of learned with `residue`, False to look for no background.
 
     Raises:
       ValueError: if there is none of that name.
