@@ -75,7 +75,7 @@ def test_behind_the_default_removal_a_study_runs_what_infer_runs():
     other = method.behind["tfi"]
     assert (method.name, other.name, other.label) == ("learned", "learned_total", "mine")
     assert method.options == {"bootstrap": False, "residue": False, "halo": 8}, "no deviation is kept"
-    assert other.options == {"halo": 8}
+    assert other.options == {"bootstrap": False, "halo": 8}
     assert not resolve_method("tv", []).behind
 
 
