@@ -16,7 +16,6 @@ within 30 degrees against TKD. With --background the methods of a local field ge
 one, and are judged on its mask.
 """
 
-import argparse
 import inspect
 import threading
 import time
@@ -25,9 +24,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from heads import CASES, FOUR
 from jax.typing import ArrayLike
-from kept_heads import LABELS, KeptHead, kept_head
+from kept_heads import LABELS, KeptHead, head_arguments, kept_head
 
 from qsmjax.cli.settings import options_of, parse_settings
 from qsmjax.evaluation.metrics import nrmse, scores
@@ -48,13 +46,8 @@ TILT = np.radians(30)
 
 def main() -> None:
     """Print a table a head and a noise level."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("labels_dir", type=Path)
-    parser.add_argument("--cache", type=Path, required=True)
+    parser = head_arguments(__doc__)
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(FOUR))
-    parser.add_argument("--numbers", type=int, nargs="+", default=(11, 12), help="of the anatomies")
-    parser.add_argument("--noise", type=float, nargs="+", default=[1.0])
     parser.add_argument("--voxel", type=float, default=1.0)
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--background", nargs="+", metavar=("NAME", "KEY=VALUE"))

@@ -8,12 +8,14 @@ with std the noise map of a weighted line through the echoes at level 1, and sig
 asks for. Sweeps over noise and weight so cost no simulation.
 """
 
+import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from heads import CASES, DEEP_GREY, Case, make_head
+from heads import CASES, DEEP_GREY, FOUR, Case, make_head
 
 from qsmjax.cli.simulate import read_head
 from qsmjax.evaluation.metrics import Labels
@@ -97,6 +99,19 @@ class KeptHead:
             magnitude=seen,
             radians_per_ppm=radians_per_ppm(case.b0, float(np.mean(case.te))),
         )
+
+
+def head_arguments(
+    about: str | None, *, cases: Sequence[str] = FOUR, noise: Sequence[float] = (1.0,)
+) -> argparse.ArgumentParser:
+    """Make the parser of a benchmark on kept heads: where they are, which, and how noisy; by default those given."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("labels_dir", type=Path)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(cases))
+    parser.add_argument("--numbers", type=int, nargs="+", default=(11, 12), help="of the anatomies")
+    parser.add_argument("--noise", type=float, nargs="+", default=list(noise))
+    return parser
 
 
 def kept_head(

@@ -9,13 +9,12 @@ method says NRMSE, xSIM, HFEN, deep grey's NRMSE, as QSM-CI defines them; the pa
 haemorrhage's contrast, and so of their moment, that comes back [%] (`study.lesions`; nan for one of less than three
 voxels), and the calcification's streak; for the learned inversion also seconds without compilation, and the part of
 the voxels whose truth lies within one and within two (1.96) predicted standard deviations, and within one by tenths
-of the predicted deviation. Maps are compared after the mean over the mask is taken off each. With --draws a line is
-the mean over so many draws of noise, on each of which the classical weights are tuned anew. --voxel multiplies the
-voxel size. --vsharp takes the field of air, bone and neck out of the total field by V-SHARP first, and judges on the
-mask that it leaves.
+of the predicted deviation. The mean over the mask is taken off each map before its NRMSE, and a line before deep
+grey's; xSIM and HFEN take maps as they are. With --draws a line is the mean over so many draws of noise, on each of
+which the classical weights are tuned anew. --voxel multiplies the voxel size. --vsharp takes the field of air, bone
+and neck out of the total field by V-SHARP first, and judges on the mask that it leaves.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from heads import CASES
 from inversions import errors, measured, walk
-from kept_heads import KeptHead, kept_head
+from kept_heads import KeptHead, head_arguments, kept_head
 
 from qsmjax.background import v_sharp
 from qsmjax.evaluation.metrics import nrmse
@@ -40,13 +39,8 @@ HEADER = "method        NRMSE   xSIM   HFEN   grey  calc.  haem.  streak"
 
 def main() -> None:
     """Print a table a head and a noise level."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("labels_dir", type=Path)
-    parser.add_argument("--cache", type=Path, required=True)
+    parser = head_arguments(__doc__, cases=tuple(CASES))
     parser.add_argument("--weights", type=Path, help="of another learned inversion than the shipped one")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--numbers", type=int, nargs="+", default=(11, 12), help="of the anatomies")
-    parser.add_argument("--noise", type=float, nargs="+", default=[1.0])
     parser.add_argument("--draws", type=int, default=1, help="of the noise")
     parser.add_argument("--voxel", type=float, default=1.0)
     parser.add_argument("--vsharp", action="store_true")

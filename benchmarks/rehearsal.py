@@ -12,13 +12,10 @@ With --removals the scans are of total fields, and the map is `learned_total`'s:
 takes out of a field that another removal made, as `learned` does by itself where background was left.
 """
 
-import argparse
 import itertools
-from pathlib import Path
 
 import numpy as np
-from heads import CASES, FOUR
-from kept_heads import KeptHead, kept_head
+from kept_heads import KeptHead, head_arguments, kept_head
 
 from qsmjax.inference.learned import FILTERED, learned_inversion
 from qsmjax.inference.network import read_network
@@ -33,12 +30,7 @@ from qsmjax.training.calibration import SPOTS, beside_edges, regress
 
 def main() -> None:
     """Print a line a scan, and the factors."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("labels_dir", type=Path)
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(FOUR))
-    parser.add_argument("--numbers", type=int, nargs="+", default=(11, 12), help="of the anatomies")
-    parser.add_argument("--noise", type=float, nargs="+", default=(1.0, 4.0))
+    parser = head_arguments(__doc__, noise=(1.0, 4.0))
     parser.add_argument("--voxel", type=float, nargs="+", default=(1.0, 1.6))
     parser.add_argument("--removals", nargs="+", choices=BACKGROUNDS, default=[""], help="of background")
     parser.add_argument("--fit", action="store_true")

@@ -51,7 +51,7 @@ def read_network(path: str | Path) -> tuple[Path, nn.Module, dict[str, Any], dic
     """Read a network: its file, the module, its parameters and its card; raises what `load_network` does."""
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
-    if not path.exists() and path.suffix:
+    if not path.exists() and path.suffix == ".safetensors":
         raise FileNotFoundError(f"{path} must exist, got no such file")
     if not file.is_file():
         raise FileNotFoundError(f"{path} must hold {WEIGHTS}, got none: train there first, or wait for its first save")
